@@ -1,0 +1,49 @@
+"""JSON-like values that cannot change: what settings keep of TOML tables and of the caller's dicts."""
+
+from collections.abc import Mapping
+from typing import Any, Never
+
+
+class FrozenDict(dict[str, Any]):
+    """A dict that refuses to change, and that can be hashed if its values can.
+
+    A dict all the same, so that `json.dumps`, `**` and `isinstance` take it; `thaw` makes a plain one.
+    """
+
+    __slots__ = ()
+
+    def _refuse(self, *_: Any, **__: Any) -> Never:
+        raise TypeError("settings cannot be changed; with_overrides(key=value) makes others")
+
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    clear = pop = popitem = setdefault = update = _refuse
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(frozenset(self.items()))
+
+    def __copy__(self) -> "FrozenDict":
+        return self
+
+    def __deepcopy__(self, memo: object) -> "FrozenDict":
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return FrozenDict, (dict(self),)
+
+
+def freeze(value: Any) -> Any:
+    """A deep copy of JSON-like data in which dicts are `FrozenDict`s and lists are tuples."""
+    if isinstance(value, Mapping):
+        return FrozenDict({key: freeze(item) for key, item in value.items()})
+    if isinstance(value, list | tuple):
+        return tuple(freeze(item) for item in value)
+    return value
+
+
+def thaw(value: Any) -> Any:
+    """A deep copy of frozen data in plain dicts and lists: the caller's own, fit for the wire."""
+    if isinstance(value, Mapping):
+        return {key: thaw(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [thaw(item) for item in value]
+    return value

@@ -1,0 +1,249 @@
+"""One request to one reply: retries, deadlines, and what a stream promises.
+
+The same for whole and streamed replies. An attempt is one HTTP request under one deadline on the wall's
+clock; tenacity decides when another follows. A stream is tried again only while nothing of it has reached
+the caller.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
+
+from agentless.config import ModelSettings
+from agentless.errors import DeadlineExceededError, EmptyReplyError, StreamInterruptedError
+from agentless.llm import transport, wire
+from agentless.llm.limits import Gate
+from agentless.llm.replies import Event, Reply, Tokens, fold
+from agentless.llm.retries import Decision, Fault, Kind, Verdict, WaitBackoff, decide, status_of, unusable
+
+Emit = Callable[[Event], None]
+
+
+@dataclass(slots=True)
+class Call:
+    """One request with all that bears on its attempts."""
+
+    settings: ModelSettings
+    request: Mapping[str, Any]
+    gate: Gate
+    secrets: tuple[str, ...] = ()
+    emit: Emit | None = None
+    """Takes a stream's events as they come; with it, or with `stream`, the reply is streamed."""
+    stream: bool = False
+    allow_empty: bool = False
+    """Claims that an empty end of turn is an answer (Anthropic's after a tool result)."""
+    on_start: Callable[[], None] | None = None
+    """Called at the first event of each attempt's stream."""
+    on_billed: Callable[[Tokens], None] | None = None
+    """Called with what a failed attempt is known to have cost."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How it ended: `attempts` HTTP requests over `seconds` with all waits.
+
+    With a `failure`, `reply` has what the last attempt brought before it failed.
+    """
+
+    reply: Reply
+    attempts: int
+    seconds: float
+    failure: Exception | None = None
+    is_final: bool = False
+    """Claims that the same request would fail again."""
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """One attempt, as far as it has come."""
+
+    exchange: wire.Exchange
+    reply: Reply = field(default_factory=Reply)
+    emitted: bool = False
+
+
+async def run(call: Call) -> Outcome:
+    """Make attempts until one brings a reply, or none is left.
+
+    A failure is one of litellm's own exceptions, `DeadlineExceededError`, `EmptyReplyError` or
+    `StreamInterruptedError`, with a note of attempts and seconds.
+    """
+    await transport.warm()
+    began = time.monotonic()
+    decision = Decision(Verdict.FINAL)
+    attempt = _Attempt(wire.Exchange())
+    number = 0
+
+    streams = call.stream or call.emit is not None
+
+    async def once() -> Reply:
+        nonlocal attempt, decision, number
+        decision = Decision(Verdict.FINAL)
+        async with call.gate.place():
+            number += 1
+            attempt = _Attempt(wire.Exchange(is_streaming=streams))
+            try:
+                await (_stream(call, attempt) if streams else _whole(call, attempt))
+                _check(call, attempt)
+            except Exception as error:
+                failure, decision = _judge(call, attempt, error)
+                if failure is error:
+                    raise
+                raise failure from error
+            return attempt.reply
+
+    def again(error: BaseException) -> bool:
+        return isinstance(error, Exception) and decision.verdict is Verdict.RETRY
+
+    def floor(_: RetryCallState) -> float | None:
+        return decision.retry_after
+
+    retrying = AsyncRetrying(
+        retry=retry_if_exception(again),
+        wait=WaitBackoff(call.settings, floor),
+        stop=stop_after_attempt(call.settings.num_retries + 1),
+        sleep=call.gate.sleep,
+        reraise=True,
+    )
+    try:
+        reply = await retrying(once)
+    except Exception as error:
+        transport.redact(error, call.secrets)
+        seconds = time.monotonic() - began
+        status = attempt.exchange.status
+        last = f", last HTTP status {status}" if status is not None else ""
+        error.add_note(
+            f"{call.request['model']}: {number} attempt{'s' * (number != 1)} in {seconds:.1f} s{last}"
+        )
+        if decision.verdict is Verdict.HOPELESS:
+            call.gate.end_waits(error)
+        return Outcome(attempt.reply, number, seconds, error, decision.verdict is not Verdict.RETRY)
+    reply.request_id = _request_id(attempt.exchange) or reply.request_id
+    return Outcome(reply, number, time.monotonic() - began)
+
+
+def _request_id(exchange: wire.Exchange) -> str | None:
+    # What a service's support asks for; the id in the body is litellm's own on some routes.
+    return exchange.headers.get("x-request-id") or exchange.headers.get("request-id")
+
+
+async def _whole(call: Call, attempt: _Attempt) -> None:
+    limit = asyncio.timeout(call.settings.timeout)
+    try:
+        async with limit:
+            attempt.reply = fold(await transport.send(call.request, attempt.exchange))
+    except TimeoutError as error:
+        if not limit.expired():
+            raise  # somebody else's, such as the operating system's for a connection
+        raise _deadline(call, "whole reply", "timeout", call.settings.timeout) from error
+
+
+async def _stream(call: Call, attempt: _Attempt) -> None:
+    loop = asyncio.get_running_loop()
+    seconds = call.settings.timeout
+    pause, whole = asyncio.timeout(seconds), asyncio.timeout(call.settings.stream_timeout)
+
+    def go_on() -> None:
+        if not pause.expired():
+            pause.reschedule(loop.time() + seconds)
+
+    try:
+        async with whole, pause:
+            attempt.exchange.on_event = go_on
+            async with aclosing(transport.stream(call.request, attempt.exchange)) as events:
+                async for event in events:
+                    go_on()
+                    _take(call, attempt, event)
+    except TimeoutError as error:
+        if whole.expired():
+            limit = call.settings.stream_timeout
+            raise _deadline(call, "whole stream", "stream_timeout", limit) from error
+        if pause.expired():
+            raise _deadline(call, "next event of the stream", "timeout", seconds) from error
+        raise
+    finally:
+        attempt.exchange.on_event = None
+    if not attempt.reply.is_finished:
+        raise wire.TruncatedStreamError("the stream ended without the provider's finish reason")
+
+
+def _take(call: Call, attempt: _Attempt, event: Event) -> None:
+    if call.on_start is not None:
+        call.on_start()
+    attempt.reply.add(event)
+    if call.emit is not None and event.text:
+        attempt.emitted = True
+        call.emit(event)
+
+
+def _check(call: Call, attempt: _Attempt) -> None:
+    samples = attempt.reply.samples.values()
+    if call.allow_empty and samples:
+        return
+    if all(sample.is_empty for sample in samples):
+        what = "no choices" if not samples else "neither text nor a tool call"
+        raise EmptyReplyError(f"{call.request['model']} answered with {what}")
+
+
+def _judge(call: Call, attempt: _Attempt, error: Exception) -> tuple[Exception, Decision]:
+    """The exception that the caller should get for `error`, and whether another attempt is worth it."""
+    fault = _fault(attempt.exchange, error)
+    decision = decide(fault)
+    if decision.retry_after is not None:
+        capped = min(decision.retry_after, call.settings.timeout)
+        decision = Decision(decision.verdict, capped)
+        call.gate.hold(capped)
+    if attempt.reply.tokens is not None and call.on_billed is not None:
+        call.on_billed(attempt.reply.tokens)
+    is_ours = isinstance(error, (DeadlineExceededError, EmptyReplyError))
+    if attempt.emitted or any(sample.finish_reason for sample in attempt.reply.samples.values()):
+        # What has reached the caller, or is complete and paid for, is not asked for again.
+        return _interrupted(call, attempt, error), Decision(Verdict.FINAL)
+    if is_ours or fault.kind is not Kind.CUT:
+        return (error if is_ours else transport.as_litellm(error, call.request)), decision
+    return _interrupted(call, attempt, error), decision
+
+
+def _fault(exchange: wire.Exchange, error: Exception) -> Fault:
+    """What failed, from what happened on the connection."""
+    if isinstance(error, DeadlineExceededError):
+        return Fault(Kind.DEADLINE)
+    if isinstance(error, EmptyReplyError):
+        return Fault(Kind.EMPTY)
+    if exchange.requests == 0:
+        return Fault(Kind.UNSENT)
+    failure = error if isinstance(error, wire.TruncatedStreamError) else exchange.failure
+    if isinstance(failure, wire.ErrorEventError):
+        body = json.dumps({"error": dict(failure.error)})
+        return Fault(Kind.REFUSED, status_of(failure.error), exchange.headers, body)
+    if exchange.status is None:
+        return Fault(Kind.CONNECTION)
+    if exchange.status >= httpx.codes.BAD_REQUEST:
+        return Fault(Kind.REFUSED, exchange.status, exchange.headers, exchange.text)
+    if failure is not None:
+        return Fault(Kind.CUT if exchange.is_streaming else Kind.CONNECTION)
+    return unusable(exchange.status, exchange.text)
+
+
+def _interrupted(call: Call, attempt: _Attempt, error: Exception) -> StreamInterruptedError:
+    samples = attempt.reply.samples
+    broken = next((index for index, sample in samples.items() if not sample.finish_reason), 0)
+    tokens = attempt.reply.tokens
+    return StreamInterruptedError(
+        f"the stream of {call.request['model']} was cut: {type(error).__name__}: {error}",
+        index=broken,
+        texts={index: sample.response for index, sample in samples.items()},
+        usage=tokens.usage(None) if tokens is not None else None,
+    )
+
+
+def _deadline(call: Call, what: str, setting: str, seconds: float) -> DeadlineExceededError:
+    text = f"{call.request['model']}: the {what} did not come within {setting} = {seconds:g} s"
+    return DeadlineExceededError(text, seconds=seconds)

@@ -1,0 +1,384 @@
+"""Blocking and awaiting callers, from any thread and any event loop, onto one engine loop.
+
+litellm does not survive several event loops in one process (1.105.3: its logging worker complains on
+stderr, clients of a closed loop raise after the request was sent, so a retry pays twice). So every call
+runs on one loop of our own, in one background thread, started at the first call. A caller waits for the
+result (`run`), awaits it (`run_async`), or takes pieces as they come (`Pipe`).
+
+Waits end with the caller: an exception that interrupts the wait (Ctrl-C), a cancelled task, or a
+stream that is dropped cancels the work on the engine at once.
+"""
+
+import asyncio
+import concurrent.futures
+import contextvars
+import os
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+T = TypeVar("T")
+
+_lock = threading.Lock()
+_engine: "Engine | None" = None
+_closers: list[Callable[[], Coroutine[Any, Any, None]]] = []
+_fork_hooks: list[Callable[[], None]] = []
+
+
+def engine() -> "Engine":
+    """The process's engine, started if it is not running."""
+    global _engine  # noqa: PLW0603  # one engine a process is the point
+    with _lock:
+        if _engine is None or _engine.closed:
+            _engine = Engine()
+        return _engine
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run `work` on the engine and block until it is done.
+
+    Raises: whatever `work` raises. An exception that interrupts the wait cancels `work` and passes on.
+    """
+    job = engine().submit(work)
+    try:
+        return job.future.result()
+    except BaseException:
+        job.cancel()
+        raise
+
+
+async def run_async(work: Coroutine[Any, Any, T]) -> T:
+    """Run `work` on the engine and await it from the caller's loop; cancellation passes through."""
+    job = engine().submit(work)
+    try:
+        return await asyncio.wrap_future(job.future)
+    finally:
+        job.cancel()
+
+
+def on_exit(closer: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Have the engine await `closer()` before it stops (connections are closed on their own loop)."""
+    if closer not in _closers:
+        _closers.append(closer)
+
+
+def on_fork(hook: Callable[[], None]) -> None:
+    """Have `hook()` run in a forked child, before anything else can use the engine there."""
+    _fork_hooks.append(hook)
+
+
+class Job(Generic[T]):
+    """Work submitted to the engine: `future` is its outcome, `cancel` ends it (from any thread)."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.future: concurrent.futures.Future[T] = concurrent.futures.Future()
+        self._loop = loop
+        self._task: asyncio.Task[T] | None = None
+        self._cancelled = False
+
+    def start(self, work: Coroutine[Any, Any, T], engine: "Engine") -> None:
+        """Begin `work` (called on the engine's loop)."""
+        self._task = self._loop.create_task(work)
+        engine.tasks.add(self._task)
+        self._task.add_done_callback(lambda task: self._finish(task, engine))
+        if self._cancelled:
+            self._task.cancel()
+
+    def cancel(self) -> None:
+        """Cancel the work if it is still running; idempotent, and harmless after the end."""
+        if self.future.done() and (self._task is None or self._task.done()):
+            return
+        self._cancelled = True
+        try:
+            self._loop.call_soon_threadsafe(lambda: self._task.cancel() if self._task else None)
+        except RuntimeError:  # the loop is closed: the work ended with it
+            return
+
+    def _finish(self, task: "asyncio.Task[T]", engine: "Engine") -> None:
+        engine.tasks.discard(task)
+        if engine.closing:
+            # At exit only daemon threads can still wait: an answer now would print their tracebacks.
+            if not task.cancelled():
+                task.exception()
+            return
+        if not self.future.set_running_or_notify_cancel():
+            if not task.cancelled():
+                task.exception()
+            return
+        if task.cancelled():
+            self.future.set_exception(concurrent.futures.CancelledError())
+        elif (error := task.exception()) is not None:
+            self.future.set_exception(error)
+        else:
+            self.future.set_result(task.result())
+
+
+class Engine:
+    """One event loop in one daemon thread."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.loop.slow_callback_duration = 5.0  # litellm's first calls import for 0.3 s: no news
+        self.tasks: set[asyncio.Task[Any]] = set()
+        self.closing = False
+        self.closed = False
+        self._thread = threading.Thread(target=self._run, name="agentless-engine", daemon=True)
+        self._thread.start()
+
+    def submit(self, work: Coroutine[Any, Any, T]) -> Job[T]:
+        """Start `work` in the caller's context; returns at once.
+
+        Raises:
+            RuntimeError: called on the engine's own loop, or at interpreter exit.
+        """
+        if threading.current_thread() is self._thread:
+            work.close()
+            raise RuntimeError("a blocking call from the engine's own loop would wait for itself")
+        job: Job[T] = Job(self.loop)
+        context = contextvars.copy_context()
+        try:
+            self.loop.call_soon_threadsafe(job.start, work, self, context=context)
+        except RuntimeError:
+            work.close()
+            raise RuntimeError("the interpreter is shutting down: no new calls") from None
+        return job
+
+    def close(self) -> None:
+        """Cancel what runs, close the clients, stop the loop and join its thread."""
+        self.closing = True
+        if not self._thread.is_alive():
+            return
+        self.loop.call_soon_threadsafe(self._begin_close)
+        self._thread.join(timeout=5.0)
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        try:
+            self.loop.run_forever()
+        finally:
+            self.closed = True
+            self.loop.close()
+
+    def _begin_close(self) -> None:
+        self._closing_task = self.loop.create_task(self._wind_down())
+
+    async def _wind_down(self) -> None:
+        try:
+            async with asyncio.timeout(2.0):
+                for task in list(self.tasks):
+                    task.cancel()
+                await asyncio.gather(*self.tasks, return_exceptions=True)
+                for closer in _closers:
+                    await closer()
+                rest = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+                for task in rest:
+                    task.cancel()
+                await asyncio.gather(*rest, return_exceptions=True)
+                await self.loop.shutdown_asyncgens()
+        except TimeoutError:
+            pass  # a worker that does not end is cut off with the process, not waited for
+        finally:
+            self.loop.stop()
+
+
+class Pipe(Generic[T]):
+    """Pieces from the engine to one consumer, in order; what is there is handed over together.
+
+    `produce(emit)` runs on the engine when the first piece is asked for, and calls `emit(piece)` for
+    each. The buffer has no bound: the provider is read as fast as it sends, so a slow consumer is never
+    taken for a stalled provider.
+    """
+
+    def __init__(self, produce: Callable[[Callable[[T], None]], Coroutine[Any, Any, Any]]) -> None:
+        self._produce = produce
+        self._buffer: deque[T] = deque()
+        # Re-entrant: a garbage collection inside `_emit` may finalise this very pipe's stream.
+        self._lock = threading.RLock()
+        self._wake: Callable[[], None] | None = None
+        self._job: Job[Any] | None = None
+        self._ended = False
+        self._closed = False
+
+    def start(self) -> None:
+        """Begin the work, once."""
+        if self._job is None:
+            self._job = engine().submit(self._produce(self._emit))
+            self._job.future.add_done_callback(lambda _: self._end())
+
+    def take(self, wake: Callable[[], None]) -> T | None:
+        """The next piece; `None` when there is none yet (then `wake` is called once) or no more."""
+        with self._lock:
+            if self._buffer:
+                return self._buffer.popleft()
+            if not self._ended:
+                self._wake = wake
+            return None
+
+    @property
+    def ended(self) -> bool:
+        """Claims that nothing more will come."""
+        with self._lock:
+            return self._ended and not self._buffer
+
+    def outcome(self) -> None:
+        """Raise what ended the work, if it failed."""
+        if self._job is not None and not self._closed:
+            self._job.future.result()
+
+    def close(self) -> None:
+        """Stop the work and drop what is buffered; idempotent, callable from any thread."""
+        self._closed = True
+        if self._job is not None:
+            self._job.cancel()
+        with self._lock:
+            self._buffer.clear()
+            self._ended = True
+
+    def _emit(self, piece: T) -> None:
+        with self._lock:
+            self._buffer.append(piece)
+            wake, self._wake = self._wake, None
+        if wake is not None:
+            wake()
+
+    def _end(self) -> None:
+        with self._lock:
+            self._ended = True
+            wake, self._wake = self._wake, None
+        if wake is not None:
+            wake()
+
+
+class Stream(Generic[T], Iterator[T]):
+    """A blocking iterator over a pipe; leaving it (close, `with`, garbage collection) stops the work."""
+
+    def __init__(self, produce: Callable[[Callable[[T], None]], Coroutine[Any, Any, Any]]) -> None:
+        self._pipe: Pipe[T] = Pipe(produce)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> T:
+        pipe = self._pipe
+        try:
+            pipe.start()
+            while True:
+                arrived = threading.Lock()
+                arrived.acquire()
+                piece = pipe.take(arrived.release)
+                if piece is not None:
+                    return piece
+                if pipe.ended:
+                    pipe.outcome()
+                    raise StopIteration
+                arrived.acquire()
+        except StopIteration:
+            raise
+        except BaseException:
+            pipe.close()
+            raise
+
+    def close(self) -> None:
+        """Stop the work at the provider; nothing more is yielded."""
+        self._pipe.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self._pipe.close()
+
+
+class AsyncStream(Generic[T], AsyncIterator[T]):
+    """An async iterator over a pipe; leaving it (aclose, `async with`, garbage collection) stops the work."""
+
+    def __init__(self, produce: Callable[[Callable[[T], None]], Coroutine[Any, Any, Any]]) -> None:
+        self._pipe: Pipe[T] = Pipe(produce)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> T:
+        pipe = self._pipe
+        try:
+            pipe.start()
+            while True:
+                loop = asyncio.get_running_loop()
+                arrived: asyncio.Future[None] = loop.create_future()
+                piece = pipe.take(lambda: _wake_loop(loop, arrived))  # noqa: B023  # taken within this turn
+                if piece is not None:
+                    return piece
+                if pipe.ended:
+                    pipe.outcome()
+                    raise StopAsyncIteration
+                await arrived
+        except StopAsyncIteration:
+            raise
+        except BaseException:
+            pipe.close()
+            raise
+
+    async def aclose(self) -> None:
+        """Stop the work at the provider; nothing more is yielded."""
+        self._pipe.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __del__(self) -> None:
+        self._pipe.close()
+
+
+def _wake_loop(loop: asyncio.AbstractEventLoop, arrived: "asyncio.Future[None]") -> None:
+    try:
+        loop.call_soon_threadsafe(lambda: None if arrived.done() else arrived.set_result(None))
+    except RuntimeError:  # the consumer's loop is closed: nobody waits any more
+        return
+
+
+def _close_when_alone() -> None:
+    """Stop the engine when every other thread that keeps the interpreter alive has ended.
+
+    Worker threads of a pool still finish their queue after the main thread's last line, and their
+    replies are paid for: the engine has to outlive them.
+    """
+    while others := [
+        thread
+        for thread in threading.enumerate()
+        if not thread.daemon and thread not in {threading.current_thread(), threading.main_thread()}
+    ]:
+        for thread in others:
+            thread.join()
+    if _engine is not None:
+        _engine.close()
+
+
+def _at_exit() -> None:
+    if _engine is not None and not _engine.closed:
+        threading.Thread(target=_close_when_alone, name="agentless-exit").start()
+
+
+def _after_fork() -> None:
+    global _engine, _lock  # noqa: PLW0603  # a forked child has none of the parent's threads
+    _engine = None
+    _lock = threading.Lock()
+    for hook in _fork_hooks:
+        hook()
+
+
+# Runs before the interpreter joins its threads: the only place where clean-up of the loop is silent
+# under -X dev (measured with atexit on 3.11); concurrent.futures registers its own the same way.
+threading._register_atexit(_at_exit)  # type: ignore[attr-defined]  # noqa: SLF001  # the only hook there is
+os.register_at_fork(after_in_child=_after_fork)

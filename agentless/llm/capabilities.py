@@ -1,0 +1,238 @@
+"""What a model can do, and where we know it from.
+
+In this order: the config's `capabilities` table, our rows (`model_rows`), litellm's registry, off. What the
+route to the model does not carry (`routes`) is off as well, unless the config says otherwise.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from agentless.errors import ConfigError, Problem
+from agentless.llm.facts import EFFORT_WORDS, FLAGS, find_facts, implied
+from agentless.llm.provider_rows import find_provider, unknown_provider
+from agentless.llm.routes import find_route
+from agentless.problems import Finding, listed, unknown_keys
+from agentless.problems import found as shown
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What one model can do by one route. Any field can be set in a config's `capabilities` table."""
+
+    supports_tools: bool = False
+    """Tools can be given, and it may call them."""
+
+    supports_tool_choice: bool = False
+    """Whether and which tool to call can be said."""
+
+    supports_prompt_cache: bool = False
+    """Prompts are cached: by marks (see `cache_breakpoints`) or by the service's own doing."""
+
+    cache_breakpoints: bool = False
+    """Caching has to be asked for with `cache_control` marks, and this route carries them."""
+
+    supports_reasoning_effort: bool = False
+    """How much it reasons can be said."""
+
+    effort_style: Literal["word", "budget"] | None = None
+    """How it is said: a word, or a budget of tokens (Claude before it was adaptive)."""
+
+    effort_words: tuple[str, ...] = ()
+    """The efforts it has, least first."""
+
+    default_effort: str | None = None
+    """The effort it has where none is set, as far as that is known."""
+
+    supports_temperature: bool = True
+    """A temperature can be set, at its usual effort."""
+
+    supports_top_p: bool = True
+    """`top_p` can be set, at its usual effort."""
+
+    temperature_with_top_p: bool = True
+    """Both may be set at once."""
+
+    sampling_with_reasoning: bool = True
+    """Temperature and `top_p` may be set beside a reasoning effort."""
+
+    sampling_at_effort_none: bool = False
+    """Temperature and `top_p` can be set if the effort is said to be "none", though not by default."""
+
+    tool_choice_with_reasoning: bool = True
+    """A tool can be forced on it beside a reasoning effort."""
+
+    supports_stop: bool = True
+    """Stop words can be set."""
+
+    max_stop: int | None = 4
+    """How many; `None`: no limit to speak of."""
+
+    supports_system_message: bool = True
+    """A system message may come first."""
+
+    supports_response_format: bool = False
+    """An answer in JSON can be asked for, by a schema."""
+
+    supports_json_mode: bool = True
+    """... and without one (`{"type": "json_object"}`)."""
+
+    supports_seed: bool = True
+    """A seed can be set."""
+
+    native_n: bool = False
+    """One request can ask for several samples."""
+
+    streams_native_n: bool = False
+    """... in a stream too."""
+
+    max_input_tokens: int | None = None
+    """The longest prompt, in tokens."""
+
+    max_output_tokens: int | None = None
+    """The longest reply, in tokens, reasoning included."""
+
+    input_cost_per_token: float | None = None
+    """USD; `None`: unknown."""
+
+    output_cost_per_token: float | None = None
+    """USD; `None`: unknown."""
+
+    cache_creation_cost: float | None = None
+    """USD per token written to the cache; `None`: unknown."""
+
+    cache_read_cost: float | None = None
+    """USD per token read from the cache; `None`: unknown."""
+
+    token_limit_name: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    """What `max_new_tokens` is called there."""
+
+    forced_options: frozenset[str] = frozenset()
+    """Options that litellm's list for the route lacks and that are sent all the same, as the config says."""
+
+    source: str = "default"
+    """Where most of this is from: `config`, `table`, `registry`, or `default` for a model nobody knows."""
+
+    def __str__(self) -> str:
+        shown = {field.name: getattr(self, field.name) for field in fields(self)}
+        able = [name for name, value in shown.items() if value is True]
+        unable = [name for name, value in shown.items() if value is False]
+        rest = [
+            f"{name} = {', '.join(sorted(value)) if isinstance(value, tuple | frozenset) else value}"
+            for name, value in shown.items()
+            if not isinstance(value, bool) and value not in ((), frozenset())
+        ]
+        return "\n".join(
+            [f"yes: {', '.join(able) or 'nothing'}", f"no:  {', '.join(unable) or 'nothing'}", *rest]
+        )
+
+
+def resolve(
+    provider: str,
+    name: str,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    custom_llm_provider: str | None = None,
+    base_url: str | None = None,
+    key: str = "capabilities",
+) -> Capabilities:
+    """What the model `name` of `provider` can do.
+
+    Args:
+        provider: As in the config.
+        name: As in the config.
+        overrides: The config's `capabilities` table.
+        custom_llm_provider: litellm's name of the route, where the config has one.
+        base_url: The service's address, where the config has one. Models that nobody knows are taken for
+            self-hosted ones behind it, of which nothing is switched off on a mere suspicion.
+        key: The overrides' place in the config, for errors.
+
+    Raises:
+        ConfigError: An override is not a field of `Capabilities`, or has the wrong type.
+    """
+    given = checked_overrides(overrides or {}, key)
+    seller = find_provider(provider, name) or unknown_provider(provider.lower(), route="openai")
+    route_name = (custom_llm_provider or seller.route).lower()
+    self_hosted = seller.self_hosted or (base_url is not None and route_name in OPENAI_LIKE)
+    found = find_facts(seller, route_name, name, self_hosted=self_hosted)
+    if not given:
+        return Capabilities(**found)
+    refused = find_route(route_name).refused(name)
+    forced = frozenset(option for option in refused if given.get(FLAGS[option]))
+    return Capabilities(**{**found, **_settled(given, found), "forced_options": forced, "source": "config"})
+
+
+def checked_overrides(overrides: Mapping[str, Any], key: str = "capabilities") -> dict[str, Any]:
+    """The override table, its names and types checked.
+
+    Raises:
+        ConfigError: With everything that is wrong in it.
+    """
+    findings: list[Finding] = list(unknown_keys(overrides, OVERRIDABLE, (key,)))
+    taken: dict[str, Any] = {}
+    for field, value in overrides.items():
+        if field not in OVERRIDABLE:
+            continue
+        allowed, is_allowed = OVERRIDABLE[field]
+        if is_allowed(value):
+            taken[field] = tuple(value) if isinstance(value, list) else value
+        else:
+            findings.append(((key, field), f"{shown(value)}; allowed: {allowed}"))
+    if findings:
+        raise ConfigError.of(Problem(".".join(map(str, path)), text) for path, text in findings)
+    return taken
+
+
+OPENAI_LIKE = frozenset({"openai", "custom_openai", "openai_like", "hosted_vllm", "lm_studio"})
+"""Routes to whatever speaks OpenAI's dialect."""
+
+
+def _settled(given: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
+    """The overrides with what follows from them, as far as they do not say that too."""
+    follows = implied(given)
+    if given.get("cache_breakpoints"):
+        follows["supports_prompt_cache"] = True
+    if given.get("supports_reasoning_effort") and not found.get("effort_words"):
+        follows.update(effort_style="word", effort_words=("low", "medium", "high"))
+    return {**follows, **given}
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _is_price(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
+
+
+def _is_words(value: object) -> bool:
+    return isinstance(value, list | tuple) and all(word in EFFORT_WORDS for word in value)
+
+
+_SWITCH: "_Kind" = ("true or false", lambda value: isinstance(value, bool))
+_COUNT: "_Kind" = ("an integer, 1 or more", _is_count)
+_PRICE: "_Kind" = ("a price in USD per token, 0 or more", _is_price)
+_KINDS: Mapping[str, "_Kind"] = {
+    "max_stop": _COUNT,
+    "max_input_tokens": _COUNT,
+    "max_output_tokens": _COUNT,
+    "input_cost_per_token": _PRICE,
+    "output_cost_per_token": _PRICE,
+    "cache_creation_cost": _PRICE,
+    "cache_read_cost": _PRICE,
+    "effort_style": ('"word" or "budget"', lambda value: value in ("word", "budget")),
+    "effort_words": (f"a list of {listed(EFFORT_WORDS)}", _is_words),
+    "default_effort": (f"one of {listed(EFFORT_WORDS)}", lambda value: value in EFFORT_WORDS),
+    "token_limit_name": (
+        '"max_tokens" or "max_completion_tokens"',
+        lambda value: value in ("max_tokens", "max_completion_tokens"),
+    ),
+}
+_Kind = tuple[str, Callable[[Any], bool]]
+
+OVERRIDABLE: Mapping[str, _Kind] = {
+    field.name: _KINDS.get(field.name, _SWITCH)
+    for field in fields(Capabilities)
+    if field.name not in {"forced_options", "source"}
+}
+"""What a config's `capabilities` table can have: the words for what is allowed, and the test."""

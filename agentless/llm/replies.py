@@ -1,0 +1,237 @@
+"""A provider's reply, whole or in pieces, folded into trajectories; pure.
+
+Both kinds arrive as `Event`s (a whole reply is one event a choice), so that text, tool calls, finish
+reasons and usage are read in one place, and any split of a stream folds to the same trajectories.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from agentless.llm.trajectory import ToolCall, Usage, no_usage
+
+# The names that differ from the field's common four (OpenAI's); litellm maps most, the raw streams do not.
+_FINISH_REASONS = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "eos": "stop",
+    "eos_token": "stop",
+    "max_tokens": "length",
+    "tool_use": "tool_calls",
+    "function_call": "tool_calls",
+    "refusal": "content_filter",
+    "content_filtered": "content_filter",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ToolPiece:
+    """A piece of a tool call: what is new of it; `slot` says to which of the sample's calls it belongs."""
+
+    slot: int
+    id: str | None = None
+    name: str | None = None
+    arguments: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One piece of a reply; every field is what this piece adds."""
+
+    index: int = 0
+    text: str = ""
+    reasoning: str = ""
+    tools: tuple[ToolPiece, ...] = ()
+    finish_reason: str | None = None
+    usage: "Tokens | None" = None
+    model: str | None = None
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Token counts as a provider reports them, cached ones included in `prompt`."""
+
+    prompt: int = 0
+    completion: int = 0
+    cache_written: int = 0
+    cache_read: int = 0
+    reasoning: int = 0
+
+    def later(self, other: "Tokens") -> "Tokens":
+        """This report brought up to date by a later one of the same reply.
+
+        Reports in a stream are cumulative, and some leave out what an earlier one said (Anthropic's
+        first has the prompt, its last the completion), so the larger of each holds.
+        """
+        return Tokens(
+            max(self.prompt, other.prompt),
+            max(self.completion, other.completion),
+            max(self.cache_written, other.cache_written),
+            max(self.cache_read, other.cache_read),
+            max(self.reasoning, other.reasoning),
+        )
+
+    def __add__(self, other: "Tokens") -> "Tokens":
+        return Tokens(
+            self.prompt + other.prompt,
+            self.completion + other.completion,
+            self.cache_written + other.cache_written,
+            self.cache_read + other.cache_read,
+            self.reasoning + other.reasoning,
+        )
+
+    def usage(self, cost: float | None) -> Usage:
+        """As the public dict, with `cost` in USD."""
+        return Usage(
+            completion_tokens=self.completion,
+            prompt_tokens=self.prompt,
+            cache_creation_token=self.cache_written,
+            cache_read_input_tokens=self.cache_read,
+            reasoning_tokens=self.reasoning,
+            cost=cost,
+        )
+
+
+@dataclass(slots=True)
+class Sample:
+    """One choice of a reply, as far as it has come."""
+
+    text: list[str] = field(default_factory=list)
+    reasoning: list[str] = field(default_factory=list)
+    calls: list["_Call"] = field(default_factory=list)
+    finish_reason: str | None = None
+    _slots: dict[int, "_Call"] = field(default_factory=dict)
+
+    @property
+    def response(self) -> str:
+        """The text so far."""
+        return "".join(self.text)
+
+    @property
+    def tool_calls(self) -> list[ToolCall]:
+        """The calls so far, in the order the model began them."""
+        return [call.read() for call in self.calls]
+
+    @property
+    def is_empty(self) -> bool:
+        """Claims that the model stopped without having said or asked for anything."""
+        return self.finish_reason == "stop" and not self.calls and not any(self.text)
+
+    def add_call(self, piece: ToolPiece) -> None:
+        """Take in a piece of a call; another id in the same slot (some servers) begins another call."""
+        call = self._slots.get(piece.slot)
+        if call is None or (piece.id and call.id and piece.id != call.id):
+            call = self._slots[piece.slot] = _Call()
+            self.calls.append(call)
+        call.id = call.id or piece.id or ""
+        call.name = call.name or piece.name or ""
+        call.arguments.append(piece.arguments)
+
+
+@dataclass(slots=True)
+class _Call:
+    id: str = ""
+    name: str = ""
+    arguments: list[str] = field(default_factory=list)
+
+    def read(self) -> ToolCall:
+        text = "".join(self.arguments)
+        if not text.strip():
+            return ToolCall(id=self.id, name=self.name, arguments={})  # a tool without parameters
+        try:
+            arguments = json.loads(text)
+        except ValueError:
+            arguments = None
+        if not isinstance(arguments, dict):
+            return ToolCall(id=self.id, name=self.name, arguments={}, invalid_arguments=text)
+        return ToolCall(id=self.id, name=self.name, arguments=arguments)
+
+
+@dataclass(slots=True)
+class Reply:
+    """One request's reply, as far as it has come."""
+
+    samples: dict[int, Sample] = field(default_factory=dict)
+    tokens: Tokens | None = None
+    model: str | None = None
+    request_id: str | None = None
+
+    def add(self, event: Event) -> None:
+        """Take in the next piece."""
+        self.model = event.model or self.model
+        self.request_id = event.request_id or self.request_id
+        if event.usage is not None:
+            self.tokens = event.usage if self.tokens is None else self.tokens.later(event.usage)
+        if not (event.text or event.reasoning or event.tools or event.finish_reason):
+            return
+        sample = self.samples.setdefault(event.index, Sample())
+        if event.text:
+            sample.text.append(event.text)
+        if event.reasoning:
+            sample.reasoning.append(event.reasoning)
+        for piece in event.tools:
+            sample.add_call(piece)
+        if event.finish_reason:
+            sample.finish_reason = finish_reason(event.finish_reason, bool(sample.calls))
+
+    @property
+    def is_finished(self) -> bool:
+        """Claims that the provider itself said of every sample why it ended."""
+        return bool(self.samples) and all(sample.finish_reason for sample in self.samples.values())
+
+
+def fold(events: Iterable[Event]) -> Reply:
+    """The reply that `events` make up."""
+    reply = Reply()
+    for event in events:
+        reply.add(event)
+    return reply
+
+
+def finish_reason(reason: str, has_calls: bool) -> str:
+    """`reason` in the field's common words; calls with a plain `stop` (some servers) are `tool_calls`."""
+    common = _FINISH_REASONS.get(reason, reason)
+    return "tool_calls" if has_calls and common == "stop" else common
+
+
+def read_tokens(usage: Any) -> Tokens | None:
+    """Counts from a usage object of litellm's, of the OpenAI SDK's, or a mapping; `None` without one.
+
+    Source: the field names of OpenAI's chat completions and litellm's `Usage` (1.105.3), which counts
+    cached tokens into `prompt_tokens` for every provider.
+    """
+    if usage is None:
+        return None
+    prompt_details = _get(usage, "prompt_tokens_details")
+    completion_details = _get(usage, "completion_tokens_details")
+    return Tokens(
+        prompt=_count(usage, "prompt_tokens"),
+        completion=_count(usage, "completion_tokens"),
+        cache_written=_count(usage, "cache_creation_input_tokens")
+        or _count(prompt_details, "cache_creation_tokens"),
+        cache_read=_count(usage, "cache_read_input_tokens") or _count(prompt_details, "cached_tokens"),
+        reasoning=_count(completion_details, "reasoning_tokens"),
+    )
+
+
+def split_usage(tokens: Tokens | None, cost: float | None, samples: int) -> list[Usage]:
+    """A request's usage over its samples: all of it on the first, zeros on the rest.
+
+    So the sum over trajectories is what was charged.
+    """
+    if tokens is None or samples == 0:
+        return [Tokens().usage(None) for _ in range(samples)]
+    return [tokens.usage(cost)] + [no_usage() for _ in range(samples - 1)]
+
+
+def _get(source: Any, name: str) -> Any:
+    if isinstance(source, Mapping):
+        return source.get(name)
+    return getattr(source, name, None)
+
+
+def _count(source: Any, name: str) -> int:
+    value = _get(source, name)
+    return int(value) if isinstance(value, (int, float)) else 0

@@ -1,0 +1,225 @@
+"""Whether a failed attempt is worth another, and how long to wait before it; pure.
+
+The decision rests on what happened on the connection (`Fault`), not on the exception's class: litellm
+(1.105.3) names the same fault differently by provider, and some mistakes of configuration look like
+retryable 500s although nothing was sent.
+"""
+
+import json
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from enum import Enum
+from typing import Any
+
+from tenacity import RetryCallState, wait_exponential
+from tenacity.wait import wait_base
+
+from agentless.config import ModelSettings
+
+
+class Kind(Enum):
+    """What failed."""
+
+    UNSENT = "nothing was sent"
+    REFUSED = "the service refused the request"
+    CONNECTION = "the connection failed"
+    DEADLINE = "the deadline passed"
+    MALFORMED = "the reply could not be read"
+    EMPTY = "the reply was empty"
+    CUT = "the stream was cut"
+    OTHER = "the reply could not be used"
+
+
+class Verdict(Enum):
+    """What to do about it."""
+
+    RETRY = "retry"
+    FINAL = "final"
+    HOPELESS = "hopeless"
+    """Final for every request of this model: the account or the key is refused, not the request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One failed attempt: what failed, and what the service said with it."""
+
+    kind: Kind
+    status: int | None = None
+    headers: Mapping[str, str] | None = None
+    body: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """`verdict`, and for a retry the least time to wait that the service asked for, in seconds."""
+
+    verdict: Verdict
+    retry_after: float | None = None
+
+
+_BY_KIND = {
+    Kind.UNSENT: Verdict.FINAL,
+    Kind.CONNECTION: Verdict.RETRY,
+    Kind.DEADLINE: Verdict.RETRY,
+    Kind.MALFORMED: Verdict.RETRY,
+    Kind.EMPTY: Verdict.RETRY,
+    Kind.CUT: Verdict.RETRY,
+    Kind.OTHER: Verdict.FINAL,
+}
+
+# An allow-list: every other status is final. 409: lock time-outs (OpenAI); 529: overloaded (Anthropic).
+_BY_STATUS = {
+    401: Verdict.HOPELESS,
+    402: Verdict.HOPELESS,
+    408: Verdict.RETRY,
+    409: Verdict.RETRY,
+    429: Verdict.RETRY,
+    500: Verdict.RETRY,
+    502: Verdict.RETRY,
+    503: Verdict.RETRY,
+    504: Verdict.RETRY,
+    529: Verdict.RETRY,
+}
+
+# Refusals of the account whatever their status: OpenAI's codes, Anthropic's type, and the sentences of
+# services that have no code for it (Anthropic's 400, DeepSeek's 402, OpenAI's inactive accounts).
+_HOPELESS_CODES = frozenset(
+    {
+        "insufficient_quota",
+        "billing_error",
+        "billing_hard_limit_reached",
+        "billing_not_active",
+        "account_deactivated",
+    }
+)
+_HOPELESS_WORDS = (
+    "credit balance is too low",
+    "insufficient balance",
+    "insufficient_quota",
+    "billing_hard_limit",
+)
+
+# What a failure that is told in the body of a 200 or in a stream event means as a status.
+# Sources: Anthropic's error types, OpenAI's error codes and types.
+_STATUS_OF = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "invalid_api_key": 401,
+    "billing_error": 402,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "request_too_large": 413,
+    "rate_limit_error": 429,
+    "rate_limit_exceeded": 429,
+    "insufficient_quota": 429,
+    "tokens": 429,
+    "requests": 429,
+    "api_error": 500,
+    "server_error": 500,
+    "internal_server_error": 500,
+    "internal_error": 500,
+    "service_unavailable": 503,
+    "timeout_error": 504,
+    "overloaded_error": 529,
+}
+
+
+def decide(fault: Fault) -> Decision:
+    """What to do about `fault`."""
+    if fault.kind is not Kind.REFUSED:
+        return Decision(_BY_KIND[fault.kind])
+    if _is_hopeless(fault.body):
+        return Decision(Verdict.HOPELESS)
+    verdict = _BY_STATUS.get(fault.status or 0, Verdict.FINAL)
+    return Decision(verdict, retry_after(fault.headers or {}) if verdict is Verdict.RETRY else None)
+
+
+def status_of(error: Mapping[str, Any]) -> int:
+    """The HTTP status that an error object in a 200's body or in a stream event stands for (else 500)."""
+    for key in ("status", "status_code", "code", "type"):
+        value = error.get(key)
+        if isinstance(value, str) and value.isdigit():
+            value = int(value)
+        if isinstance(value, int) and not isinstance(value, bool) and 400 <= value < 600:
+            return value
+        if isinstance(value, str) and value.lower() in _STATUS_OF:
+            return _STATUS_OF[value.lower()]
+    return 500
+
+
+def unusable(status: int, body: str) -> Fault:
+    """The fault of a reply with a good `status` whose `body` litellm could not use."""
+    try:
+        parsed = json.loads(body)
+    except ValueError:
+        return Fault(Kind.MALFORMED, status)
+    if not isinstance(parsed, dict):
+        return Fault(Kind.MALFORMED, status)
+    error = parsed.get("error")
+    if error:  # some gateways refuse with a 200
+        return Fault(Kind.REFUSED, status_of(error) if isinstance(error, dict) else 500, body=body)
+    if not parsed.get("choices") and not parsed.get("content"):
+        return Fault(Kind.EMPTY, status)
+    return Fault(Kind.OTHER, status)
+
+
+def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
+    """Seconds that a server asks to wait; `None` where it does not say, or says nonsense.
+
+    Source: RFC 9110 §10.2.3 (seconds or HTTP date), OpenAI's `retry-after-ms`.
+    """
+    fields = {name.lower(): value for name, value in headers.items()}
+    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        try:
+            seconds = float(fields.get(name, "")) * unit
+        except ValueError:
+            continue
+        if 0 <= seconds < float("inf"):
+            return seconds
+    try:
+        date = parsedate_to_datetime(fields.get("retry-after", ""))
+    except ValueError:
+        return None
+    if date.tzinfo is None:
+        date = date.replace(tzinfo=UTC)
+    return max(0.0, (date - (now or datetime.now(UTC))).total_seconds())
+
+
+class WaitBackoff(wait_base):
+    """tenacity's exponential backoff within the settings' bounds, with jitter on top.
+
+    w = `retry_multiplier` · 2^(attempt-1) clipped to [`retry_min_wait`, `retry_max_wait`], in seconds; then
+    uniform in [w, min(1.5 w, `retry_max_wait`)], so that callers who failed together do not return
+    together. What the server asked for (`floor`) is never undercut.
+    """
+
+    def __init__(self, settings: ModelSettings, floor: Any = None) -> None:
+        self._exponential = wait_exponential(
+            multiplier=settings.retry_multiplier, min=settings.retry_min_wait, max=settings.retry_max_wait
+        )
+        self._most = settings.retry_max_wait
+        self._floor = floor
+
+    def __call__(self, retry_state: RetryCallState) -> float:
+        """Seconds to wait after the attempt in `retry_state`."""
+        least = self._exponential(retry_state)
+        wait = random.uniform(least, max(least, min(1.5 * least, self._most)))  # noqa: S311  # jitter
+        floor = self._floor(retry_state) if self._floor else None
+        return max(wait, floor or 0.0)
+
+
+def _is_hopeless(body: str) -> bool:
+    try:
+        parsed = json.loads(body)
+    except ValueError:
+        parsed = None
+    error = parsed.get("error", parsed) if isinstance(parsed, dict) else None
+    if isinstance(error, dict):
+        if any(str(error.get(key)).lower() in _HOPELESS_CODES for key in ("code", "type", "status")):
+            return True
+        body = str(error.get("message", ""))
+    text = body.lower()
+    return any(words in text for words in _HOPELESS_WORDS)

@@ -1,0 +1,142 @@
+"""What litellm's routes carry: a row for each of its providers that differs from the usual.
+
+A route is litellm's name for a provider, the part before the slash in `model="anthropic/claude-..."`.
+Whether an option reaches the wire depends on the model *and* on the route: litellm keeps a list of options
+per route, raises `UnsupportedParamsError` for others, and on some routes leaves one out without a word.
+
+The rows were measured on litellm 1.105.3 by mapping each option alone for each chat model of its registry;
+`benchmarks/sweep.py` does it again and has to report nothing raised and nothing dropped.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+TEMPERATURE, TOP_P, STOP, N, SEED = "temperature", "top_p", "stop", "n", "seed"
+TOOLS, CHOICE, FORMAT, EFFORT = "tools", "tool_choice", "response_format", "reasoning_effort"
+
+
+@dataclass(frozen=True)
+class Route:
+    """What one of litellm's providers carries."""
+
+    refuses: frozenset[str] = frozenset()
+    """Options that litellm refuses, or leaves out unseen, for every model of this route."""
+
+    refuses_for: tuple[tuple[str, frozenset[str]], ...] = ()
+    """The same for some models: a pattern that the model's whole name matches, and the options."""
+
+    native_n: bool = False
+    """One request can ask for several samples, by the service's own documentation."""
+
+    streams_native_n: bool = False
+    """litellm's stream keeps the choices of such a request apart (measured for the OpenAI client only)."""
+
+    cache_marks: bool = False
+    """`cache_control` on Claude's messages and tools arrives at the service."""
+
+    thinking_budget: bool = False
+    """Claude's reasoning is asked for with a budget of tokens where the model is not adaptive."""
+
+    max_stop: int | None = 4
+    """How many stop words the service takes; `None`: no limit that a caller could meet."""
+
+    is_openai: bool = False
+    """OpenAI's own dialect: reasoning models there take `max_completion_tokens`, not `max_tokens`."""
+
+    tool_choice_is_stated: bool = False
+    """The registry says which models take `tool_choice`; elsewhere whoever takes tools takes it."""
+
+    forwards_effort: bool = False
+    """`reasoning_effort` goes out as it is, if litellm is told to allow it: its own lists go by its registry
+    (OpenRouter's have no model at all), and for DeepSeek it makes a mere switch of it (`thinking`)."""
+
+    def refused(self, model: str) -> frozenset[str]:
+        """The options that do not get through for this model."""
+        matching = (options for pattern, options in self.refuses_for if re.fullmatch(pattern, model))
+        return self.refuses.union(*matching)
+
+
+def find_route(name: str) -> Route:
+    """The row of a litellm provider; the usual one for any that has none."""
+    return ROUTES.get(name, USUAL)
+
+
+def _refusing(*options: str) -> Route:
+    return Route(refuses=frozenset(options))
+
+
+USUAL = Route()
+
+_UNHEARD = frozenset({TOOLS, CHOICE, TEMPERATURE, TOP_P, STOP, N, SEED, FORMAT, EFFORT})
+
+ROUTES: Mapping[str, Route] = {
+    "openai": Route(native_n=True, streams_native_n=True, is_openai=True, forwards_effort=True),
+    "azure": Route(native_n=True, streams_native_n=True, is_openai=True, forwards_effort=True),
+    "hosted_vllm": Route(native_n=True, max_stop=None, forwards_effort=True),
+    "together_ai": Route(native_n=True),
+    "fireworks_ai": Route(native_n=True),
+    "anthropic": Route(refuses=frozenset({N, SEED}), cache_marks=True, thinking_budget=True, max_stop=None),
+    "bedrock": Route(
+        refuses=frozenset({N, SEED}),
+        cache_marks=True,
+        thinking_budget=True,
+        max_stop=None,
+        tool_choice_is_stated=True,
+    ),
+    "vertex_ai": Route(
+        refuses=frozenset({N}),
+        refuses_for=((r".*claude.*", frozenset({SEED})),),
+        cache_marks=True,
+        thinking_budget=True,
+        max_stop=5,
+        tool_choice_is_stated=True,
+    ),
+    "azure_ai": Route(cache_marks=True, thinking_budget=True),
+    "databricks": Route(refuses=frozenset({SEED}), thinking_budget=True),
+    "openrouter": Route(cache_marks=True, forwards_effort=True),
+    "gemini": Route(max_stop=5),
+    "deepseek": Route(max_stop=16, forwards_effort=True),
+    "ai21_chat": _refusing(TOP_P, EFFORT),
+    "amazon_nova": _refusing(N, SEED, FORMAT),
+    "baseten": _refusing(N, EFFORT),
+    "cerebras": _refusing(N),
+    "cloudflare": _refusing(EFFORT),
+    "codestral": _refusing(N, EFFORT),
+    "cohere_chat": _refusing(FORMAT, EFFORT),
+    "deepinfra": _refusing(SEED),
+    "fal_ai": Route(refuses=_UNHEARD - {TEMPERATURE, TOP_P}),
+    "featherless_ai": _refusing(TOOLS, CHOICE, SEED, FORMAT, EFFORT),
+    "friendliai": _refusing(EFFORT),
+    "gigachat": _refusing(STOP, N, SEED, FORMAT, EFFORT),
+    "gradient_ai": _refusing(N, TOOLS, CHOICE, SEED, FORMAT, EFFORT),
+    "hyperbolic": _refusing(EFFORT),
+    "inception": _refusing(TOP_P, N, SEED),
+    "lambda_ai": _refusing(EFFORT),
+    "meta_llama": _refusing(FORMAT, EFFORT),
+    "minimax": _refusing(EFFORT),
+    "mistral": _refusing(N),
+    "morph": Route(refuses=_UNHEARD),
+    "nebius": _refusing(EFFORT),
+    "nlp_cloud": _refusing(TOOLS, CHOICE, SEED, FORMAT, EFFORT),
+    "novita": _refusing(EFFORT),
+    "nscale": _refusing(TOOLS, CHOICE, EFFORT),
+    "oci": Route(refuses_for=((r"cohere\..*", frozenset({N, CHOICE, EFFORT})),)),
+    "ollama": _refusing(N),
+    "ollama_chat": _refusing(N),
+    "ovhcloud": _refusing(EFFORT),
+    "perplexity": _refusing(STOP, N, TOOLS, CHOICE, SEED),
+    "replicate": _refusing(N, TOOLS, CHOICE, SEED, FORMAT, EFFORT),
+    "sagemaker": _refusing(TOOLS, CHOICE, SEED, FORMAT, EFFORT),
+    "sail": _refusing(STOP, SEED),
+    "sambanova": _refusing(N, SEED, EFFORT),
+    "snowflake": _refusing(STOP, N, SEED, FORMAT, EFFORT),
+    "v0": Route(refuses=_UNHEARD - {TOOLS, CHOICE}),
+    "vercel_ai_gateway": _refusing(EFFORT),
+    "volcengine": _refusing(FORMAT, EFFORT),
+    "xai": Route(
+        # litellm's own test of the name; xAI answers 400 for `stop` on its reasoning models.
+        refuses_for=((r".*(grok-3-mini|grok-4|grok-code-fast).*", frozenset({STOP})),)
+    ),
+    "zai": _refusing(N, SEED, FORMAT, EFFORT),
+}

@@ -1,0 +1,230 @@
+"""What one attempt does on the connection, watched and held to one request.
+
+litellm (1.105.3) sends a POST again after a reset, a clean close, garbage, or a body cut midway; skips
+corrupt stream events unseen; and names the same fault differently by provider. All its HTTP goes through
+httpx, so a transport of ours under its clients sees what really happened, whatever the provider:
+
+- a second POST to the same address within one attempt is refused: it never reaches the server;
+- status, headers and the body of a refusal are kept for the retry decision;
+- in a stream of server-sent events, a corrupt event and an error event end the stream with an exception
+  exactly where they stand, and each well-formed event is reported (deadlines count those, not bytes);
+- the response can be closed at once, whatever litellm's layers above do.
+
+Requests outside an attempt (an application's own use of litellm) pass through untouched.
+"""
+
+import contextvars
+import json
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+import httpx
+
+current: contextvars.ContextVar["Exchange | None"] = contextvars.ContextVar(
+    "agentless_exchange", default=None
+)
+
+# Of a reply that cannot be used, as much as tells what it is about.
+_KEPT_BYTES = 65_536
+# httpx's `aiter_lines` (0.28) also splits at these, which JSON may hold raw inside a string.
+_RAW_LINE_ENDS = (
+    ("\u2028".encode(), rb"\u2028"),
+    ("\u2029".encode(), rb"\u2029"),
+    ("\x85".encode(), rb"\u0085"),
+)
+
+
+class WireFault(httpx.TransportError):
+    """A fault that HTTP itself does not show."""
+
+
+class CorruptEventError(WireFault):
+    """A stream event that is not JSON."""
+
+
+class ErrorEventError(WireFault):
+    """A stream event by which the service says that it failed; `error` is its JSON object."""
+
+    def __init__(self, error: Mapping[str, Any]) -> None:
+        super().__init__(str(error.get("message") or error))
+        self.error = error
+
+
+class TruncatedStreamError(WireFault):
+    """A stream that ended in good order, but without the provider's finish reason."""
+
+
+class SecondRequestError(WireFault):
+    """Something below us tried to send an attempt's request again."""
+
+
+class Exchange:
+    """What one attempt sent and got; filled in by the transport while the attempt runs."""
+
+    def __init__(self, is_streaming: bool = False) -> None:
+        self.is_streaming = is_streaming
+        self.on_event: Callable[[], None] | None = None
+        self.requests = 0
+        self.status: int | None = None
+        self.headers: Mapping[str, str] = {}
+        self.failure: Exception | None = None
+        self.events = 0
+        self.done = False
+        self._body: list[bytes] = []
+        self._sent: set[str] = set()
+        self._responses: list[httpx.AsyncByteStream] = []
+
+    def admit(self, request: httpx.Request) -> None:
+        """Count `request`, or refuse it where it is the same POST again.
+
+        Raises:
+            httpx.TransportError: the first request's own failure, or `SecondRequestError`.
+        """
+        if request.method != "POST":
+            return  # a poll or a look-up, not a completion
+        address = str(request.url)
+        if address in self._sent:
+            raise self.failure or SecondRequestError("a second request within one attempt was not sent")
+        self._sent.add(address)
+        self.requests += 1
+
+    def note_response(self, response: httpx.Response) -> None:
+        """Keep what `response` says, and watch its body from here on."""
+        self.status = response.status_code
+        self.headers = response.headers
+        stream = response.stream
+        if isinstance(stream, httpx.AsyncByteStream):
+            watched = _WatchedStream(stream, self, self.is_streaming and _has_event_lines(response))
+            self._responses.append(watched)
+            response.stream = watched
+
+    @property
+    def text(self) -> str:
+        """The body of a reply that was not a stream, as far as it was read."""
+        return b"".join(self._body)[:_KEPT_BYTES].decode(errors="replace")
+
+    def note_body(self, part: bytes) -> None:
+        """Keep `part` for the case that nobody above can read it."""
+        self._body.append(part)
+
+    def note_event(self) -> None:
+        """Count one well-formed event of a stream."""
+        self.events += 1
+        if self.on_event is not None:
+            self.on_event()
+
+    async def close(self) -> None:
+        """Close the connections that are still open for this attempt; idempotent."""
+        while self._responses:
+            await self._responses.pop().aclose()
+
+
+class WatchedTransport(httpx.AsyncHTTPTransport):
+    """httpx's transport, with the attempt it runs in looking on."""
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send `request`, if the current attempt admits it."""
+        exchange = current.get()
+        if exchange is None:
+            return await super().handle_async_request(request)
+        exchange.admit(request)
+        try:
+            response = await super().handle_async_request(request)
+        except Exception as error:
+            exchange.failure = error
+            raise
+        exchange.note_response(response)
+        return response
+
+
+class _WatchedStream(httpx.AsyncByteStream):
+    """A response's body that passes on what it reads, and says what is wrong with it."""
+
+    def __init__(self, inner: httpx.AsyncByteStream, exchange: Exchange, has_event_lines: bool) -> None:
+        self._inner = inner
+        self._exchange = exchange
+        self._has_event_lines = has_event_lines
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            if self._has_event_lines:
+                async for part in self._events():
+                    yield part
+            else:
+                async for part in self._inner:
+                    self._exchange.note_body(part)
+                    yield part
+        except Exception as error:
+            self._exchange.failure = error
+            raise
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+    async def _events(self) -> AsyncIterator[bytes]:
+        """Whole lines only, so that an exception stands exactly between the events it separates."""
+        rest = b""
+        data: list[bytes] = []
+        async for part in self._inner:
+            *lines, rest = (rest + part).split(b"\n")
+            good: list[bytes] = []
+            for line in lines:
+                try:
+                    self._read_line(line, data)
+                except WireFault:
+                    if good:
+                        yield b"\n".join(good) + b"\n"
+                    raise
+                good.append(_escaped(line))
+            if good:
+                yield b"\n".join(good) + b"\n"
+        if rest:
+            self._read_line(rest, data)
+            yield _escaped(rest)
+        self._read_event(data)
+
+    def _read_line(self, line: bytes, data: list[bytes]) -> None:
+        line = line.rstrip(b"\r")
+        if line.startswith(b"data:"):
+            data.append(line[5:])
+            # All formats we know send an event's data on one line: judge it here, before it is passed on.
+            self._read_event(data)
+
+    def _read_event(self, data: list[bytes]) -> None:
+        if not data:
+            return
+        text = b"\n".join(data).strip()
+        data.clear()
+        if text == b"[DONE]":
+            self._exchange.done = True
+            return
+        if not text:
+            return
+        try:
+            event = json.loads(text)
+        except ValueError:
+            raise CorruptEventError(f"a stream event is not JSON: {text[:200]!r}") from None
+        if isinstance(event, dict) and (event.get("type") == "error" or event.get("error")):
+            error = event.get("error")
+            raise ErrorEventError(error if isinstance(error, dict) else {"message": str(error or event)})
+        self._exchange.note_event()
+
+
+def _has_event_lines(response: httpx.Response) -> bool:
+    # By what it is not: servers exist that send events under `text/plain` or no type at all.
+    # A compressed stream cannot be read here; litellm asks for none, and providers send none.
+    kind = response.headers.get("content-type", "")
+    return (
+        response.is_success
+        and "json" not in kind
+        and "amazon.eventstream" not in kind
+        and response.headers.get("content-encoding", "identity") == "identity"
+    )
+
+
+def _escaped(line: bytes) -> bytes:
+    if line.startswith(b"data:"):
+        for raw, escape in _RAW_LINE_ENDS:
+            if raw in line:
+                line = line.replace(raw, escape)
+    return line

@@ -1,0 +1,156 @@
+"""What a request gets: routes, refusals, script, prompt cache and bill. Nothing here waits."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Final
+
+from agentless.loopback import anthropic_format, openai_format
+from agentless.loopback.draft import Draft, Plan, Step, failed, request_id
+from agentless.loopback.journal import Entry, Headers, Journal, parse
+from agentless.loopback.prompt_cache import PromptCache
+from agentless.loopback.replies import Usage
+from agentless.loopback.script import Script, Turn
+from agentless.loopback.wire import JSON, Failure, Format, RefusedError, Rules, dumps, head
+
+_FORMATS: Final[dict[str, Format]] = {"openai": openai_format, "anthropic": anthropic_format}
+# By the path's end, since services put it under /v1, /beta, /openai/deployments/NAME, /openai/v1, ...
+_ENDPOINTS: Final = {"/chat/completions": "openai", "/messages": "anthropic"}
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request as it came."""
+
+    method: str
+    path: str
+    headers: Headers
+    raw: bytes
+    connection: int
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A request and what to do about it."""
+
+    entry: Entry
+    plan: Plan
+    start: Callable[[], None] = lambda: None
+    """To be called at the reply's first byte."""
+
+
+class Provider:
+    """Answers requests, one after the other; read and scripted from any thread."""
+
+    def __init__(self, rules: Rules, script: Script, journal: Journal) -> None:
+        self.journal = journal
+        self.script = script
+        self.errors: list[Exception] = []
+        self._rules = rules
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything; requests that are being answered end as they began."""
+        self._lock = threading.Lock()
+        self._cache = PromptCache()
+        self._bill: dict[str, Usage] = {}
+        self._requests = 0
+        self.errors = []
+        self.script.clear()
+        self.journal.clear()
+
+    def unlock(self) -> None:
+        """In a forked child, where nobody is left to release the locks."""
+        self._lock = threading.Lock()
+        self.script.unlock()
+        self.journal.unlock()
+
+    def bill(self) -> dict[str, Usage]:
+        """What each model's requests have cost."""
+        with self._lock:
+            return dict(self._bill)
+
+    def answer(self, request: Request) -> Exchange:
+        """Decide what a request gets; called in order of arrival."""
+        path = request.path.partition("?")[0].rstrip("/")
+        endpoint = next((end for end in _ENDPOINTS if path.endswith(end)), None)
+        entry = self._arrived(request, path, _ENDPOINTS.get(endpoint or ""))
+        if endpoint is None or request.method != "POST":
+            return Exchange(entry, _elsewhere(entry, path, known=endpoint is not None))
+        wire = _FORMATS[entry.format]
+        try:
+            wire.refuse(entry, self._rules)
+        except RefusedError as refused:
+            return Exchange(entry, failed(entry, wire, refused.failure))
+        try:
+            choices = wire.choices(entry.body, self._rules)
+            turn = self.script.turn(entry, choices, wire.max_tokens(entry.body))
+        except Exception as error:  # noqa: BLE001  # whatever a script raises: closing raises it again
+            error.add_note(f"raised by a step of the loopback's script, for request {entry.number}")
+            self.errors.append(error)
+            failure = Failure(500, f"The loopback's script raised {error!r}", "server_error")
+            return Exchange(entry, failed(entry, wire, failure))
+        return self._exchange(entry, wire, turn)
+
+    def _arrived(self, request: Request, path: str, wire: str | None) -> Entry:
+        anthropic = wire == "anthropic" or (wire is None and "anthropic-version" in request.headers)
+        self._requests += 1
+        entry = Entry(
+            number=self._requests,
+            format="anthropic" if anthropic else "openai",
+            method=request.method,
+            path=request.path,
+            headers=request.headers,
+            raw=request.raw,
+            connection=request.connection,
+            body=parse(request.raw),
+        )
+        if isinstance(entry.body, dict):
+            deployment = path.partition("/deployments/")[2].partition("/")[0]  # Azure names it there
+            entry.model = str(entry.body.get("model") or deployment)
+            entry.stream = entry.body.get("stream") is True
+        self.journal.add(entry)
+        return entry
+
+    def _exchange(self, entry: Entry, wire: Format, turn: Turn) -> Exchange:
+        cache = self._cache
+        options = entry.body.get("stream_options") or {}
+        draft = Draft(
+            entry=entry,
+            format=wire,
+            replies=turn.replies,
+            prompt=wire.prompt_use(cache, entry.model, wire.blocks(entry.body)),
+            created=int(time.time()),
+            wants_usage=bool(options.get("include_usage")),
+        )
+        entry.fault = turn.fault.name if turn.fault else None
+        plan = turn.fault.plan(draft) if turn.fault else draft.plan()
+        if draft.delay:
+            plan = replace(plan, steps=_delayed(draft.delay, plan))
+
+        def start() -> None:
+            if plan.charged:
+                cache.commit(draft.prompt)
+                entry.usage = draft.served.usage
+                with self._lock:
+                    self._bill[entry.model] = self._bill.get(entry.model, Usage()) + entry.usage
+
+        return Exchange(entry, plan, start)
+
+
+def _elsewhere(entry: Entry, path: str, *, known: bool) -> Plan:
+    """The list of models, or that there is nothing here."""
+    if entry.method == "GET" and path.endswith("/models"):
+        model = {"id": "loopback", "object": "model", "type": "model", "owned_by": "agentless"}
+        data = dumps({"object": "list", "data": [model], "has_more": False})
+        headers = {"content-type": JSON, "content-length": str(len(data)), "x-request-id": request_id(entry)}
+        return Plan([head(200, headers) + data], charged=False)
+    words = "Not allowed to" if known else "Invalid URL"
+    failure = Failure(405 if known else 404, f"{words} ({entry.method} {path})")
+    return failed(entry, _FORMATS[entry.format], failure)
+
+
+def _delayed(delay: float, plan: Plan) -> Iterator[Step]:
+    yield delay
+    yield from plan.steps

@@ -1,0 +1,61 @@
+"""From a config to models."""
+
+import difflib
+import threading
+from typing import Any
+
+from agentless.config import Config
+from agentless.errors import UnknownModelError
+from agentless.llm.codegen import CodegenModel, make_codegen_model
+from agentless.logs import configure_logging
+
+
+class ModelFactory:
+    """Makes the models that a config describes; thread-safe.
+
+    With a `[logging]` table in the config, making a factory sets up the `agentless` logger by it.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self._models: dict[Any, CodegenModel] = {}
+        self._lock = threading.Lock()
+        if config.logging is not None:
+            configure_logging(config.logging)
+
+    def create_model(self, name: str | None = None, **overrides: Any) -> CodegenModel:
+        """The model `name`, with `overrides` in place of its settings.
+
+        The same name and settings give the same object. Nothing is sent, and litellm is not imported.
+
+        Args:
+            name: a `[models.<name>]` table of the config; `None` means `default_model`.
+            **overrides: any setting of a model table, for this use (`temperature=0.8`); `None` leaves the
+                config's.
+
+        Raises:
+            UnknownModelError: the config has no model of this name.
+            ConfigError: an override is unknown or not allowed, or a setting is out of the model's bounds.
+            CredentialError: a key or an `env:` variable is not set.
+            UnsupportedFeatureError: with `drop_params = false`, the model cannot do what was set.
+        """
+        key = self.config.default_model if name is None else name
+        models = self.config.models
+        if key not in models:
+            close = difflib.get_close_matches(str(key), models, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            where = f" in {self.config.path}" if self.config.path else ""
+            raise UnknownModelError(
+                f"no model {key!r}{where}; there are: {', '.join(map(repr, models))}.{hint}",
+                name=str(key),
+                known=models,
+            )
+        settings = models[key].with_overrides(**overrides)
+        with self._lock:
+            model = self._models.get((key, settings.key()))
+            if model is None:
+                model = self._models[key, settings.key()] = make_codegen_model(settings, key)
+            return model
+
+    def __repr__(self) -> str:
+        return f"ModelFactory(models={list(self.config.models)}, default_model={self.config.default_model!r})"
