@@ -344,9 +344,9 @@ def __getattr__(name: str) -> Any:
     """Fetch one of litellm's classes, by its name."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from agentless.llm import transport
+    from agentless.llm import importing
 
-    kind = getattr(transport.load().exceptions, "BadRequestError" if name == "InvalidRequestError" else name)
+    kind = getattr(importing.load().exceptions, "BadRequestError" if name == "InvalidRequestError" else name)
     globals()[name] = kind
     return kind
 

@@ -98,8 +98,7 @@ def found(value: Any) -> str:
     shown = f'"{value}"' if isinstance(value, str) else _plain(value)
     if len(shown) > SHOWN_CHARACTERS or _LOOKS_SECRET.search(shown) or not shown.isprintable():
         return f"found {kind_of(value)}"
-    hint = "; put it in quotes" if isinstance(value, dt.date | dt.time) else ""
-    return f"found {shown} ({kind_of(value)}){hint}"
+    return f"found {shown} ({kind_of(value)})"
 
 
 def kind_of(value: Any) -> str:
@@ -159,7 +158,7 @@ def unknown_keys(table: Mapping[str, Any], known: Iterable[str], path: Path = ()
 def json_findings(value: Any, path: Path = ()) -> Iterator[Finding]:
     """Where a value is not JSON: dates, NaN, keys that are not strings, objects, endless nesting."""
     if len(path) > MAX_DEPTH:
-        yield path[:3], f"nested more than {MAX_DEPTH} deep"
+        yield path[:2], f"nested more than {MAX_DEPTH} deep"
     elif isinstance(value, Mapping):
         for key, item in value.items():
             if isinstance(key, str):

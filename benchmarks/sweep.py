@@ -58,10 +58,23 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "n": {},
     "temperature": {"temperature": 0.5},
     "top_p": {"top_p": 0.9},
-    "tool_choice": {"tools": [TOOL], "tool_choice": "auto"},
+    "tool_choice": {"tools": [TOOL], "tool_choice": "required"},
     "seed": {"seed": 7},
     "response_format": {"response_format": SCHEMA},
 }
+VALUES: tuple[Mapping[str, Any], ...] = (
+    *(
+        {"reasoning_effort": effort}
+        for effort in (0.0, 1.0, "none", "minimal", "low", "medium", "high", "xhigh")
+    ),
+    *({"tools": [TOOL], "tool_choice": choice} for choice in ("auto", "none")),
+    {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "str_replace_editor"}}},
+    {"response_format": {"type": "json_object"}},
+    {"temperature": 0.5, "top_p": 0.9},
+    {"reasoning_effort": "none", "temperature": 0.5},
+)
+"""Further values and pairs that must not be refused; the table counts only refusals of them."""
+
 EVERYTHING: dict[str, Any] = {
     key: value for each in OPTIONS.values() for key, value in each.items() if key != "tool_choice"
 }
@@ -181,9 +194,7 @@ class _Mapping:
         return json.dumps(body, default=str)
 
 
-def _outcomes(
-    mapping: _Mapping, key: str, provider: str, name: str
-) -> Iterator[tuple[str, str, str]]:
+def _outcomes(mapping: _Mapping, key: str, provider: str, name: str) -> Iterator[tuple[str, str, str]]:
     """For each option: its name, what became of it, and the detail."""
     plain = _settings(provider, name, {})
     capabilities = capabilities_of(plain)
@@ -226,11 +237,16 @@ def _all_at_once(
     mapping: _Mapping, provider: str, name: str, capabilities: Capabilities
 ) -> Iterator[tuple[str, str, str]]:
     """What is fine alone may be refused beside others: temperature while it thinks, for one."""
-    settings = _settings(provider, name, EVERYTHING)
-    try:
-        mapping(_request(settings, capabilities, n=2 if capabilities.native_n else 1))
-    except Exception as error:  # noqa: BLE001 - whatever litellm raises is the finding
-        yield "everything", "raised", _short(error)
+    for values in (*VALUES, EVERYTHING):
+        settings = _settings(provider, name, values)
+        try:
+            mapping(_request(settings, capabilities, n=2 if capabilities.native_n else 1))
+        except Exception as error:  # noqa: BLE001 - whatever litellm raises is the finding
+            yield (
+                "together",
+                "raised",
+                f"{values if values is not EVERYTHING else 'everything'}: {_short(error)}",
+            )
 
 
 def _without_choice(mapping: _Mapping, request: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_aft
 
 from agentless.config import ModelSettings
 from agentless.errors import DeadlineExceededError, EmptyReplyError, StreamInterruptedError
-from agentless.llm import transport, wire
+from agentless.llm import importing, transport, wire
+from agentless.llm.failures import as_litellm, redact
 from agentless.llm.limits import Gate
 from agentless.llm.replies import Event, Reply, Tokens, fold
 from agentless.llm.retries import Decision, Fault, Kind, Verdict, WaitBackoff, decide, status_of, unusable
@@ -75,7 +76,7 @@ async def run(call: Call) -> Outcome:
     A failure is one of litellm's own exceptions, `DeadlineExceededError`, `EmptyReplyError` or
     `StreamInterruptedError`, with a note of attempts and seconds.
     """
-    await transport.warm()
+    await importing.warm()
     began = time.monotonic()
     decision = Decision(Verdict.FINAL)
     attempt = _Attempt(wire.Exchange())
@@ -113,9 +114,9 @@ async def run(call: Call) -> Outcome:
         reraise=True,
     )
     try:
-        reply = await retrying(once)
-    except Exception as error:
-        transport.redact(error, call.secrets)
+        reply: Reply = await retrying(once)
+    except Exception as error:  # noqa: BLE001  # the outcome holds it
+        redact(error, call.secrets)
         seconds = time.monotonic() - began
         status = attempt.exchange.status
         last = f", last HTTP status {status}" if status is not None else ""
@@ -207,7 +208,7 @@ def _judge(call: Call, attempt: _Attempt, error: Exception) -> tuple[Exception, 
         # What has reached the caller, or is complete and paid for, is not asked for again.
         return _interrupted(call, attempt, error), Decision(Verdict.FINAL)
     if is_ours or fault.kind is not Kind.CUT:
-        return (error if is_ours else transport.as_litellm(error, call.request)), decision
+        return (error if is_ours else as_litellm(error, call.request)), decision
     return _interrupted(call, attempt, error), decision
 
 

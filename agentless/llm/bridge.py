@@ -13,9 +13,12 @@ import asyncio
 import concurrent.futures
 import contextvars
 import os
+import queue
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from functools import partial
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
@@ -23,6 +26,9 @@ T = TypeVar("T")
 
 _lock = threading.Lock()
 _engine: "Engine | None" = None
+_inline: contextvars.ContextVar[bool] = contextvars.ContextVar("agentless_inline", default=False)
+_MOST_WORKERS = 32
+
 _closers: list[Callable[[], Coroutine[Any, Any, None]]] = []
 _fork_hooks: list[Callable[[], None]] = []
 
@@ -56,6 +62,16 @@ async def run_async(work: Coroutine[Any, Any, T]) -> T:
         return await asyncio.wrap_future(job.future)
     finally:
         job.cancel()
+
+
+@contextmanager
+def inline(does_not_block: bool) -> Iterator[None]:
+    """Within it, the engine runs its executor's work at once, where that is claimed not to block."""
+    token = _inline.set(does_not_block)
+    try:
+        yield
+    finally:
+        _inline.reset(token)
 
 
 def on_exit(closer: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -119,7 +135,7 @@ class Engine:
     """One event loop in one daemon thread."""
 
     def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
+        self.loop = _EngineLoop()
         self.loop.slow_callback_duration = 5.0  # litellm's first calls import for 0.3 s: no news
         self.tasks: set[asyncio.Task[Any]] = set()
         self.closing = False
@@ -181,6 +197,70 @@ class Engine:
             pass  # a worker that does not end is cut off with the process, not waited for
         finally:
             self.loop.stop()
+
+
+class _EngineLoop(asyncio.SelectorEventLoop):
+    """An event loop whose blocking work is its own business.
+
+    asyncio's default executor refuses work once the main thread has ended, while a pool of callers still
+    has paid calls to make; and a call that is cancelled while litellm builds its coroutine in a thread
+    leaves that coroutine behind, with a warning on stderr.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._work: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._workers = 0
+        self._idle = 0
+
+    def run_in_executor(  # type: ignore[override]  # typeshed's variadics, for what we pass on as it is
+        self,
+        executor: Any,  # noqa: ARG002  # there is only this one
+        func: Any,
+        *args: Any,
+    ) -> "asyncio.Future[Any]":
+        """`func(*args)` in a worker thread, or at once where `inline` says that it does not block."""
+        future = self.create_future()
+        if _inline.get() and isinstance(func, partial):  # name look-ups come as plain functions
+            try:
+                future.set_result(func(*args))
+            except Exception as error:  # noqa: BLE001  # the awaiting caller gets it
+                future.set_exception(error)
+            return future
+
+        def work() -> None:
+            result, failure = None, None
+            try:
+                result = func(*args)
+            except BaseException as error:  # noqa: BLE001  # as above
+                failure = error
+            try:
+                self.call_soon_threadsafe(_settle, future, result, failure)
+            except RuntimeError:  # the loop has closed meanwhile
+                _settle(None, result, failure)
+
+        self._work.put(work)
+        if self._work.qsize() > self._idle and self._workers < _MOST_WORKERS:
+            self._workers += 1
+            threading.Thread(target=self._serve, name="agentless-worker", daemon=True).start()
+        return future
+
+    def _serve(self) -> None:
+        while True:
+            self._idle += 1
+            work = self._work.get()
+            self._idle -= 1
+            work()
+
+
+def _settle(future: "asyncio.Future[Any] | None", result: Any, failure: BaseException | None) -> None:
+    if future is None or future.done():
+        if asyncio.iscoroutine(result):
+            result.close()
+    elif failure is not None:
+        future.set_exception(failure)
+    else:
+        future.set_result(result)
 
 
 class Pipe(Generic[T]):
@@ -251,7 +331,7 @@ class Pipe(Generic[T]):
             wake()
 
 
-class Stream(Generic[T], Iterator[T]):
+class Stream(Iterator[T], Generic[T]):
     """A blocking iterator over a pipe; leaving it (close, `with`, garbage collection) stops the work."""
 
     def __init__(self, produce: Callable[[Callable[[T], None]], Coroutine[Any, Any, Any]]) -> None:
@@ -272,7 +352,7 @@ class Stream(Generic[T], Iterator[T]):
                     return piece
                 if pipe.ended:
                     pipe.outcome()
-                    raise StopIteration
+                    raise StopIteration  # noqa: TRY301  # the end of an iterator is no failure
                 arrived.acquire()
         except StopIteration:
             raise
@@ -296,7 +376,7 @@ class Stream(Generic[T], Iterator[T]):
         self._pipe.close()
 
 
-class AsyncStream(Generic[T], AsyncIterator[T]):
+class AsyncStream(AsyncIterator[T], Generic[T]):
     """An async iterator over a pipe; leaving it (aclose, `async with`, garbage collection) stops the work."""
 
     def __init__(self, produce: Callable[[Callable[[T], None]], Coroutine[Any, Any, Any]]) -> None:
@@ -317,7 +397,7 @@ class AsyncStream(Generic[T], AsyncIterator[T]):
                     return piece
                 if pipe.ended:
                     pipe.outcome()
-                    raise StopAsyncIteration
+                    raise StopAsyncIteration  # noqa: TRY301  # as above
                 await arrived
         except StopAsyncIteration:
             raise

@@ -59,8 +59,14 @@ class Capabilities:
     sampling_at_effort_none: bool = False
     """Temperature and `top_p` can be set if the effort is said to be "none", though not by default."""
 
-    tool_choice_with_reasoning: bool = True
-    """A tool can be forced on it beside a reasoning effort."""
+    supports_no_tool: bool = True
+    """It can be kept from calling any (`tool_choice` "none")."""
+
+    supports_forced_tool: bool = True
+    """It can be made to call a tool (`tool_choice` "required", or a tool's name)."""
+
+    forced_tool_with_reasoning: bool = True
+    """... beside a reasoning effort too."""
 
     supports_stop: bool = True
     """Stop words can be set."""
@@ -104,27 +110,36 @@ class Capabilities:
     cache_read_cost: float | None = None
     """USD per token read from the cache; `None`: unknown."""
 
-    token_limit_name: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
-    """What `max_new_tokens` is called there."""
+    token_limit_name: Literal["max_tokens", "max_completion_tokens"] | None = "max_tokens"
+    """What `max_new_tokens` is called there; `None`: a reply's length cannot be limited."""
 
     forced_options: frozenset[str] = frozenset()
     """Options that litellm's list for the route lacks and that are sent all the same, as the config says."""
 
     source: str = "default"
-    """Where most of this is from: `config`, `table`, `registry`, or `default` for a model nobody knows."""
+    """Where most of this is from: our `table`, litellm's `registry`, or for a model that nobody knows the
+    `config` or nothing (`default`)."""
 
     def __str__(self) -> str:
-        shown = {field.name: getattr(self, field.name) for field in fields(self)}
-        able = [name for name, value in shown.items() if value is True]
-        unable = [name for name, value in shown.items() if value is False]
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        able = [name for name, value in values.items() if value is True]
+        unable = [name for name, value in values.items() if value is False]
+        width = max(map(len, values))
         rest = [
-            f"{name} = {', '.join(sorted(value)) if isinstance(value, tuple | frozenset) else value}"
-            for name, value in shown.items()
+            f"{name:{width}}  {_shown(name, value)}"
+            for name, value in values.items()
             if not isinstance(value, bool) and value not in ((), frozenset())
         ]
-        return "\n".join(
-            [f"yes: {', '.join(able) or 'nothing'}", f"no:  {', '.join(unable) or 'nothing'}", *rest]
-        )
+        return "\n".join([*(f"yes  {name}" for name in able), *(f"no   {name}" for name in unable), *rest])
+
+
+def _shown(name: str, value: Any) -> str:
+    """A value as one would say it: prices by the million tokens, as in price lists."""
+    if value is None:
+        return "no limit" if name == "max_stop" else "none" if name.startswith("effort") else "unknown"
+    if "cost" in name:
+        return f"${value * 1_000_000:g} per million"
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def resolve(
@@ -158,8 +173,8 @@ def resolve(
     if not given:
         return Capabilities(**found)
     refused = find_route(route_name).refused(name)
-    forced = frozenset(option for option in refused if given.get(FLAGS[option]))
-    return Capabilities(**{**found, **_settled(given, found), "forced_options": forced, "source": "config"})
+    forced = frozenset(option for option in refused if given.get(FLAGS.get(option, "")))
+    return Capabilities(**{"source": "config", **found, **_settled(given, found), "forced_options": forced})
 
 
 def checked_overrides(overrides: Mapping[str, Any], key: str = "capabilities") -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -15,7 +15,7 @@ from agentless.llm.messages import prepare
 from agentless.llm.prices import price
 from agentless.llm.trajectory import Chunk, Trajectory
 
-Message = str | Sequence[Mapping[str, Any]]
+Message = str | list[dict[str, Any]]
 """A user's text, or a whole conversation as chat messages (`role`, `content`, ...)."""
 
 OVERRIDES = frozenset(
@@ -160,7 +160,8 @@ class CodegenModel:
         return self.name
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(key={self.key!r}, name={self.name!r}, provider={self.settings.provider!r})"
+        settings = self.settings
+        return f"{type(self).__name__}(key={self.key!r}, name={self.name!r}, provider={settings.provider!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Keys do not travel: `env:` references do, and are looked up again where the pickle is read.
@@ -234,7 +235,9 @@ class CodegenModel:
             return self._base
         for name in given:
             if name not in OVERRIDES:
-                raise TypeError(f"{name!r} cannot be set for one call; these can: {', '.join(sorted(OVERRIDES))}")
+                raise TypeError(
+                    f"{name!r} cannot be set for one call; these can: {', '.join(sorted(OVERRIDES))}"
+                )
         settings = self.settings.with_overrides(**given)
         with self._lock:
             variant = self._variants.get(settings.key())
@@ -280,7 +283,9 @@ _CLASSES: Mapping[str, type[CodegenModel]] = {
 }
 
 
-def make_codegen_model(settings: ModelSettings, key: str, logger: logging.Logger | None = None) -> CodegenModel:
+def make_codegen_model(
+    settings: ModelSettings, key: str, logger: logging.Logger | None = None
+) -> CodegenModel:
     """The model for these settings, of its provider's class."""
     return _CLASSES.get(settings.provider.lower(), CodegenModel)(settings, key, logger=logger)
 

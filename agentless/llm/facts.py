@@ -63,6 +63,8 @@ FLAGS: Mapping[str, str] = {
     routes.FORMAT: "supports_response_format",
     routes.EFFORT: "supports_reasoning_effort",
     routes.N: "native_n",
+    routes.CACHE: "supports_prompt_cache",
+    routes.NO_TOOL: "supports_no_tool",
 }
 """The field that says whether an option can be sent."""
 
@@ -138,6 +140,8 @@ def _translated(entry: Mapping[str, Any], model: ModelName, *, priced: bool) -> 
     }
     if (choice := entry.get("supports_tool_choice")) is not None:
         facts["supports_tool_choice"] = choice is True and facts["supports_tools"]
+    if entry.get("supports_forced_tool_use") is False:
+        facts["supports_forced_tool"] = False
     if entry.get("supports_sampling_params") is False:
         facts.update(supports_temperature=False, supports_top_p=False)
     if claims("reasoning"):
@@ -187,9 +191,11 @@ def _by_route(facts: Mapping[str, Any], route: Route, name: str, model: ModelNam
     if is_claude(model):
         cached = facts.get("supports_prompt_cache", False) and route.cache_marks
         limits.update(supports_prompt_cache=cached, cache_breakpoints=cached, supports_json_mode=False)
-        limits["tool_choice_with_reasoning"] = False
+        limits["forced_tool_with_reasoning"] = False
     refused = route.refused(name)
-    limits.update({FLAGS[option]: False for option in refused})
+    limits.update({FLAGS[option]: False for option in refused if option in FLAGS})
+    if routes.LENGTH in refused:
+        limits["token_limit_name"] = None
     if routes.TEMPERATURE in refused:
         limits["sampling_at_effort_none"] = False
     return limits

@@ -51,7 +51,7 @@ class Gate:
         """Wait `seconds`, unless `end_waits` ends it with an error."""
         loop = asyncio.get_running_loop()
         over = loop.create_future()
-        timer = loop.call_later(seconds, lambda: over.done() or over.set_result(None))
+        timer = loop.call_later(seconds, _finish, over)
         try:
             await self._wait(over)
         finally:
@@ -102,6 +102,11 @@ class Gate:
     @staticmethod
     def _now() -> float:
         return asyncio.get_running_loop().time()
+
+
+def _finish(over: "asyncio.Future[None]") -> None:
+    if not over.done():
+        over.set_result(None)
 
 
 bridge.on_fork(_gates.clear)

@@ -89,9 +89,9 @@ def mark_cache(messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> N
     only. Marks that the caller has set stay, and count: there are never more than four.
     """
     left = MOST_MARKS - _count_marks(messages) - _count_marks(tools)
-    turns = [each for each in messages if each["role"] in {"user", "tool"}]
+    ends = _ends_of_prompts(messages)
     systems = [each for each in messages if each["role"] in SYSTEM_ROLES]
-    for target in (*turns[-1:], *systems[-1:], *tools[-1:], *turns[-2:-1]):
+    for target in (*ends[-1:], *systems[-1:], *tools[-1:], *ends[-2:-1]):
         if left <= 0:
             return
         left -= _mark_tool(target) if "function" in target else _mark_message(target)
@@ -192,6 +192,13 @@ def _unsystem(
                 )
             message["role"] = "user"
             warnings.append("the model takes no system message; it was sent as the user's")
+
+
+def _ends_of_prompts(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The message before each answer of the assistant, and the one that is to be answered now."""
+    before = [*messages, {"role": "assistant"}]
+    pairs = zip(before, before[1:], strict=False)
+    return [said for said, then in pairs if said["role"] in {"user", "tool"} and then["role"] == "assistant"]
 
 
 def _mark_tool(tool: dict[str, Any]) -> bool:

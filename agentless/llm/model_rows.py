@@ -262,20 +262,18 @@ MODEL_ROWS: tuple[ModelRow, ...] = (
         ("gpt-5-chat",),
         {**_NO_EFFORT, "supports_temperature": True, "supports_top_p": True, "supports_stop": True},
     ),
-    ModelRow(("chat", "gpt-chat", "computer-use-preview", "daybreak-(red|blue)"), _NO_EFFORT),
+    # "Model incompatible request argument supplied" (400) for these.
     ModelRow(
-        (r"gpt-5-search-api", r"gpt-4o(-mini)?-search-preview"),
+        (r"gpt-(5-search-api|4o-search-preview|4o-mini-search-preview)",),
         {
             **_NO_EFFORT,
             **_NO_SAMPLING,
-            "supports_tools": False,
-            "supports_tool_choice": False,
             "supports_stop": False,
             "supports_seed": False,
             "native_n": False,
-            "streams_native_n": False,
         },
     ),
+    ModelRow(("gpt-5-search-api",), {"supports_tools": False}),
     # --- DeepSeek. api-docs.deepseek.com, "Thinking Mode": the effort can be set from V4 on and "none" turns
     # thinking off; while it thinks, temperature is taken without complaint and has no effect.
     ModelRow(("deepseek-reasoner", "deepseek-r1"), {**_NO_EFFORT, **_NO_SAMPLING}),

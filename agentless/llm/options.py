@@ -46,6 +46,7 @@ class Settled:
     values: dict[str, Any] = field(default_factory=dict)
     dropped: list[Dropped] = field(default_factory=list)
     effort: str | None = None
+    length: int = 0
     prompt_cache: bool = False
 
     def drop(self, option: str, reason: str, remedy: str = "") -> None:
@@ -144,7 +145,11 @@ def _settle_length(settings: ModelSettings, capabilities: Capabilities, settled:
                 )
             )
             asked = most
-    settled.values[capabilities.token_limit_name] = asked
+    settled.length = asked
+    if capabilities.token_limit_name is not None:
+        settled.values[capabilities.token_limit_name] = asked
+    elif _is_set(settings, "max_new_tokens"):
+        settled.drop("max_new_tokens", "the length of this model's replies cannot be limited")
 
 
 def _settle_effort(settings: ModelSettings, capabilities: Capabilities, settled: Settled) -> None:
@@ -169,12 +174,11 @@ def _settle_effort(settings: ModelSettings, capabilities: Capabilities, settled:
     elif word != "none":
         settled.values["thinking"] = {
             "type": "enabled",
-            "budget_tokens": _budget(settings, word, settled, capabilities),
+            "budget_tokens": _budget(settings, word, settled.length),
         }
 
 
-def _budget(settings: ModelSettings, word: str, settled: Settled, capabilities: Capabilities) -> int:
-    room = settled.values[capabilities.token_limit_name]
+def _budget(settings: ModelSettings, word: str, room: int) -> int:
     if room <= LEAST_BUDGET:
         raise _refuse(
             settings,
@@ -193,8 +197,8 @@ def _settle_sampling(settings: ModelSettings, capabilities: Capabilities, settle
     if effort == "none" and capabilities.sampling_at_effort_none:
         takes = dict.fromkeys(takes, True)
     elif effort not in {None, "none"} and not capabilities.sampling_with_reasoning:
+        why = f"{why} while it reasons" if any(takes.values()) else why
         takes = dict.fromkeys(takes, False)
-        why = "this model takes none while it reasons"
     sends_temperature = takes["temperature"]
     if _is_set(settings, "top_p"):
         if not takes["top_p"]:
@@ -234,12 +238,19 @@ def _settle_tools(settings: ModelSettings, capabilities: Capabilities, settled: 
         settled.drop("tools", "this model is not known to call tools")
     if choice is None:
         return
+    is_forced = choice not in {"auto", "none"}
     reasons = settled.effort not in {None, "none"}
+    if choice == "auto" and not capabilities.supports_tool_choice:
+        return  # that is what happens if nothing is said
     if "tools" not in settled.values:
         settled.drop("tool_choice", "there are no tools to choose from", "set tools, or remove tool_choice")
     elif not capabilities.supports_tool_choice:
         settled.drop("tool_choice", "this model cannot be told which tool to call")
-    elif reasons and not capabilities.tool_choice_with_reasoning and choice not in {"auto", "none"}:
+    elif choice == "none" and not capabilities.supports_no_tool:
+        settled.drop("tool_choice", "this model cannot be kept from its tools", "remove tools for this call")
+    elif is_forced and not capabilities.supports_forced_tool:
+        settled.drop("tool_choice", "this model cannot be made to call a tool", 'set it to "auto"')
+    elif is_forced and reasons and not capabilities.forced_tool_with_reasoning:
         settled.drop(
             "tool_choice",
             "this model cannot be made to call a tool while it reasons",

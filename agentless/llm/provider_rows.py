@@ -157,7 +157,12 @@ PROVIDERS: Mapping[str, Provider] = _rows(
         key_variables=("DASHSCOPE_API_KEY",),
         base_url_variables=("DASHSCOPE_API_BASE",),
     ),
-    Provider("perplexity", "perplexity", key_variables=("PERPLEXITYAI_API_KEY", "PERPLEXITY_API_KEY")),
+    Provider(
+        "perplexity",
+        "perplexity",
+        key_variables=("PERPLEXITYAI_API_KEY", "PERPLEXITY_API_KEY"),
+        url_path=None,
+    ),
     Provider(
         "nvidia_nim",
         "nvidia_nim",
@@ -289,6 +294,6 @@ LITELLM_ONLY: frozenset[str] = frozenset(
     pinstripes poe predibase prism publicai qwen_ai_platform qwencloud ragflow replicate sail sap sarvam
     scaleway scx-ai snowflake synthetic tencent tensormesh triton v0 veniceai vercel_ai_gateway volcengine
     wandb watsonx xiaomi_mimo xinference
-    """.split()
+    """.split()  # noqa: SIM905 - a hundred names are read better so
 )
 """litellm's other providers of chat models (1.105.3): known to it, without a row here."""

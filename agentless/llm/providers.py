@@ -12,7 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from agentless.credentials import Credentials
 from agentless.errors import ConfigError, CredentialError, Problem
-from agentless.frozen import FrozenDict, thaw
+from agentless.frozen import thaw
 from agentless.llm.capabilities import OPENAI_LIKE, Capabilities, resolve
 from agentless.llm.messages import mark_cache
 from agentless.llm.options import Dropped, dropped_options, settle
@@ -175,7 +175,8 @@ def build_request(
     if stream:
         request["stream"] = True
     if settings.extra_body:
-        request["extra_body"] = thaw(settings.extra_body)
+        extra = thaw(settings.extra_body)
+        request.update(extra if find_route(route_name).spreads_extra_body else {"extra_body": extra})
     if credentials is not None:
         request.update(_access(credentials, seller))
     if allowed := _allowed(request, capabilities, route_name):

@@ -15,7 +15,7 @@ FILE = "model_prices_and_context_window_backup.json"
 
 @cache
 def load_registry() -> Mapping[str, Mapping[str, Any]]:
-    """litellm's entries by their keys; empty where litellm is not installed or has moved its file."""
+    """The entries by their keys; empty where litellm is not installed or has moved its file."""
     found = importlib.util.find_spec("litellm")
     places = (found.submodule_search_locations or []) if found else []
     for place in places:
@@ -29,8 +29,7 @@ def load_registry() -> Mapping[str, Mapping[str, Any]]:
 def look_up(names: Iterable[str], services: Iterable[str]) -> Mapping[str, Any] | None:
     """The first entry of these keys that belongs to one of these services.
 
-    A service is what litellm puts before the first dash or underscore variant of its own in
-    `litellm_provider` (`vertex_ai-anthropic_models` is `vertex_ai`'s, `bedrock_converse` is `bedrock`'s).
+    The registry divides some services (`vertex_ai-anthropic_models`, `bedrock_converse`); see `service_of`.
     """
     wanted = frozenset(services)
     entries = load_registry()

@@ -84,6 +84,8 @@ _BY_STATUS = {
     529: Verdict.RETRY,
 }
 
+_REFUSALS = range(400, 600)
+
 # Refusals of the account whatever their status: OpenAI's codes, Anthropic's type, and the sentences of
 # services that have no code for it (Anthropic's 400, DeepSeek's 402, OpenAI's inactive accounts).
 _HOPELESS_CODES = frozenset(
@@ -143,7 +145,7 @@ def status_of(error: Mapping[str, Any]) -> int:
         value = error.get(key)
         if isinstance(value, str) and value.isdigit():
             value = int(value)
-        if isinstance(value, int) and not isinstance(value, bool) and 400 <= value < 600:
+        if isinstance(value, int) and not isinstance(value, bool) and value in _REFUSALS:
             return value
         if isinstance(value, str) and value.lower() in _STATUS_OF:
             return _STATUS_OF[value.lower()]

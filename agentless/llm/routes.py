@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 TEMPERATURE, TOP_P, STOP, N, SEED = "temperature", "top_p", "stop", "n", "seed"
 TOOLS, CHOICE, FORMAT, EFFORT = "tools", "tool_choice", "response_format", "reasoning_effort"
+CACHE, LENGTH, NO_TOOL = "prompt_cache", "max_new_tokens", "tool_choice none"
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,9 @@ class Route:
     """`reasoning_effort` goes out as it is, if litellm is told to allow it: its own lists go by its registry
     (OpenRouter's have no model at all), and for DeepSeek it makes a mere switch of it (`thinking`)."""
 
+    spreads_extra_body: bool = False
+    """`extra_body` has to be given as arguments: litellm writes it into the body under that very name."""
+
     def refused(self, model: str) -> frozenset[str]:
         """The options that do not get through for this model."""
         matching = (options for pattern, options in self.refuses_for if re.fullmatch(pattern, model))
@@ -68,17 +72,30 @@ def _refusing(*options: str) -> Route:
 
 USUAL = Route()
 
-_UNHEARD = frozenset({TOOLS, CHOICE, TEMPERATURE, TOP_P, STOP, N, SEED, FORMAT, EFFORT})
+_ALL = frozenset({TOOLS, CHOICE, TEMPERATURE, TOP_P, STOP, N, SEED, FORMAT, EFFORT})
 
 ROUTES: Mapping[str, Route] = {
     "openai": Route(native_n=True, streams_native_n=True, is_openai=True, forwards_effort=True),
     "azure": Route(native_n=True, streams_native_n=True, is_openai=True, forwards_effort=True),
     "hosted_vllm": Route(native_n=True, max_stop=None, forwards_effort=True),
     "together_ai": Route(native_n=True),
-    "fireworks_ai": Route(native_n=True),
+    "fireworks_ai": Route(native_n=True, tool_choice_is_stated=True),
     "anthropic": Route(refuses=frozenset({N, SEED}), cache_marks=True, thinking_budget=True, max_stop=None),
     "bedrock": Route(
-        refuses=frozenset({N, SEED}),
+        refuses=frozenset({N, SEED, NO_TOOL}),
+        refuses_for=(
+            # Names that litellm takes for none of Bedrock's model families.
+            (r"(us-gov-\w+-\d/)?claude-.*|ap-southeast-3/(deepseek|minimax)\..*", _ALL | {CACHE}),
+            (r"ap-southeast-3/qwen\..*", frozenset({TOOLS, CHOICE, FORMAT})),
+            (r".*(ai21\.j2-|meta\.llama2-).*", frozenset({STOP})),
+            (r".*openai\.gpt-[5-9].*", frozenset({TEMPERATURE, TOP_P})),
+            (r".*twelvelabs\..*", frozenset({STOP, TOP_P})),
+            (r".*moonshotai\..*", frozenset({STOP, EFFORT})),
+            (r".*(minimax\.|deepseek\.r1).*", frozenset({EFFORT})),
+            # Bedrock caches from Claude 3.5 Sonnet v2 and 3.5 Haiku on (AWS, "Prompt caching"); for the
+            # older ones litellm leaves the marks out.
+            (r".*claude-3-(5-sonnet-20240620|haiku|opus|sonnet).*", frozenset({CACHE})),
+        ),
         cache_marks=True,
         thinking_budget=True,
         max_stop=None,
@@ -86,26 +103,45 @@ ROUTES: Mapping[str, Route] = {
     ),
     "vertex_ai": Route(
         refuses=frozenset({N}),
-        refuses_for=((r".*claude.*", frozenset({SEED})),),
+        refuses_for=(
+            (r".*claude.*", frozenset({SEED})),
+            (r".*codestral.*", frozenset({TOOLS, CHOICE})),
+            (r"(deepseek-ai|xai|zai-org)/.*", frozenset({EFFORT})),
+        ),
         cache_marks=True,
         thinking_budget=True,
         max_stop=5,
         tool_choice_is_stated=True,
     ),
-    "azure_ai": Route(cache_marks=True, thinking_budget=True),
-    "databricks": Route(refuses=frozenset({SEED}), thinking_budget=True),
+    "azure_ai": Route(
+        refuses_for=(
+            (r"claude.*", frozenset({SEED})),
+            (r"grok-(3-mini|4|code-fast).*", frozenset({STOP})),
+            (r"(?!claude|gpt-[5-9]|o[1-9]).*", frozenset({EFFORT})),
+            (r"gpt-5\.5-2026-04-24", frozenset({CHOICE})),
+        ),
+        cache_marks=True,
+        thinking_budget=True,
+        tool_choice_is_stated=True,
+    ),
+    "aihubmix": Route(refuses_for=((r"gpt-5\.\d-(high|low|sol-disc)", frozenset({CHOICE})),)),
+    "databricks": Route(refuses=frozenset({SEED}), cache_marks=True, thinking_budget=True),
     "openrouter": Route(cache_marks=True, forwards_effort=True),
     "gemini": Route(max_stop=5),
-    "deepseek": Route(max_stop=16, forwards_effort=True),
+    "deepseek": Route(refuses=frozenset({SEED}), max_stop=16, forwards_effort=True),
     "ai21_chat": _refusing(TOP_P, EFFORT),
     "amazon_nova": _refusing(N, SEED, FORMAT),
     "baseten": _refusing(N, EFFORT),
     "cerebras": _refusing(N),
     "cloudflare": _refusing(EFFORT),
     "codestral": _refusing(N, EFFORT),
-    "cohere_chat": _refusing(FORMAT, EFFORT),
-    "deepinfra": _refusing(SEED),
-    "fal_ai": Route(refuses=_UNHEARD - {TEMPERATURE, TOP_P}),
+    "cohere_chat": _refusing(FORMAT, EFFORT, CHOICE),
+    "deepinfra": Route(
+        refuses=frozenset({SEED, CHOICE}), refuses_for=((r"anthropic/.*", frozenset({EFFORT})),)
+    ),
+    "heroku": _refusing(EFFORT),
+    "github_copilot": Route(refuses_for=((r"gemini-.*|grok-.*|claude-.*-fast", frozenset({EFFORT})),)),
+    "fal_ai": Route(refuses=(_ALL | {LENGTH}) - {TEMPERATURE, TOP_P}),
     "featherless_ai": _refusing(TOOLS, CHOICE, SEED, FORMAT, EFFORT),
     "friendliai": _refusing(EFFORT),
     "gigachat": _refusing(STOP, N, SEED, FORMAT, EFFORT),
@@ -116,14 +152,17 @@ ROUTES: Mapping[str, Route] = {
     "meta_llama": _refusing(FORMAT, EFFORT),
     "minimax": _refusing(EFFORT),
     "mistral": _refusing(N),
-    "morph": Route(refuses=_UNHEARD),
+    "moonshot": Route(
+        # Its reasoning models take no other temperature than 1, and litellm leaves any out.
+        refuses_for=((r"kimi-(k2\.[5-9]|k[3-9]|latest|.*thinking).*", frozenset({TEMPERATURE})),)
+    ),
+    "morph": Route(refuses=_ALL | {LENGTH}),
     "nebius": _refusing(EFFORT),
     "nlp_cloud": _refusing(TOOLS, CHOICE, SEED, FORMAT, EFFORT),
     "novita": _refusing(EFFORT),
-    "nscale": _refusing(TOOLS, CHOICE, EFFORT),
+    "nscale": _refusing(TOOLS, CHOICE, SEED, EFFORT),
     "oci": Route(refuses_for=((r"cohere\..*", frozenset({N, CHOICE, EFFORT})),)),
-    "ollama": _refusing(N),
-    "ollama_chat": _refusing(N),
+    "ollama_chat": _refusing(N, CHOICE),
     "ovhcloud": _refusing(EFFORT),
     "perplexity": _refusing(STOP, N, TOOLS, CHOICE, SEED),
     "replicate": _refusing(N, TOOLS, CHOICE, SEED, FORMAT, EFFORT),
@@ -131,7 +170,7 @@ ROUTES: Mapping[str, Route] = {
     "sail": _refusing(STOP, SEED),
     "sambanova": _refusing(N, SEED, EFFORT),
     "snowflake": _refusing(STOP, N, SEED, FORMAT, EFFORT),
-    "v0": Route(refuses=_UNHEARD - {TOOLS, CHOICE}),
+    "v0": Route(refuses=(_ALL | {LENGTH}) - {TOOLS, CHOICE}),
     "vercel_ai_gateway": _refusing(EFFORT),
     "volcengine": _refusing(FORMAT, EFFORT),
     "xai": Route(

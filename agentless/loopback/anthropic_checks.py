@@ -135,7 +135,10 @@ def _check_thinking(body: Mapping[str, Any], family: _Family, name: str) -> None
     kind, budget = thinking.get("type"), thinking.get("budget_tokens")
     if kind not in _THINKING_TYPES:
         expected = ", ".join(f"'{k}'" for k in _THINKING_TYPES)
-        message = f"thinking: Input tag '{kind}' found using 'type' does not match any of the expected tags: {expected}"
+        message = (
+            f"thinking: Input tag '{kind}' found using 'type' does not match any of the expected tags:"
+            f" {expected}"
+        )
         raise _refused(message)
     if kind == "disabled":
         return
@@ -174,8 +177,8 @@ def _check_length(
     wanted = body["max_tokens"]
     if family.max_output is not None and wanted > family.max_output:
         message = (
-            f"max_tokens: {wanted} > {family.max_output}, which is the maximum allowed number of output tokens"
-            f" for {name}"
+            f"max_tokens: {wanted} > {family.max_output}, which is the maximum allowed number of output"
+            f" tokens for {name}"
         )
         raise _refused(message)
     if rules.context_size is None:

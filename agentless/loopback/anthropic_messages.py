@@ -117,7 +117,8 @@ def _check_message(path: str, message: Any, *, last: bool, rules: Rules) -> None
         raise _refused(f"{path}.content: Input should be a valid list")
     if not content and not (last and role == "assistant"):
         raise _refused(
-            f"{path}: all messages must have non-empty content except for the optional final assistant message"
+            f"{path}: all messages must have non-empty content except for the optional final assistant"
+            " message"
         )
     if isinstance(content, list):
         _check_blocks(f"{path}.content", content, rules)
@@ -138,7 +139,8 @@ def _check_blocks(path: str, blocks: list[Any], rules: Rules, *, only_text: bool
         if kind not in _BLOCKS or kind not in expected:
             tags = ", ".join(f"'{tag}'" for tag in expected)
             raise _refused(
-                f"{path}.{i}: Input tag '{kind}' found using 'type' does not match any of the expected tags: {tags}"
+                f"{path}.{i}: Input tag '{kind}' found using 'type' does not match any of the expected tags:"
+                f" {tags}"
             )
         for field in block:
             if field not in ("type", "cache_control", *_BLOCKS[kind].split()) and not rules.lenient:
@@ -167,15 +169,15 @@ def _check_pairs(messages: list[dict[str, Any]]) -> None:
         for position, block in enumerate(_blocks(message)):
             if block.get("type") == "tool_result" and block.get("tool_use_id") not in calls:
                 raise _refused(
-                    f"messages.{i}.content.{position}: unexpected `tool_use_id` found in `tool_result` blocks:"
-                    f" {block.get('tool_use_id')}. Each `tool_result` block must have a corresponding `tool_use`"
-                    " block in the previous message."
+                    f"messages.{i}.content.{position}: unexpected `tool_use_id` found in `tool_result`"
+                    f" blocks: {block.get('tool_use_id')}. Each `tool_result` block must have a corresponding"
+                    " `tool_use` block in the previous message."
                 )
         if missing := [call for call in calls if call not in results]:
             raise _refused(
-                f"messages.{i - 1}: `tool_use` ids were found without `tool_result` blocks immediately after:"
-                f" {', '.join(missing)}. Each `tool_use` block must have a corresponding `tool_result` block in"
-                " the next message."
+                f"messages.{i - 1}: `tool_use` ids were found without `tool_result` blocks immediately"
+                f" after: {', '.join(missing)}. Each `tool_use` block must have a corresponding `tool_result`"
+                " block in the next message."
             )
         calls = [str(b.get("id")) for b in _blocks(message) if b.get("type") == "tool_use"]
 

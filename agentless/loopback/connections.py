@@ -51,6 +51,8 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """A piece of a request, or the beginning of the next one."""
+        if self._transport.is_closing():
+            return
         self._parser.receive_data(data)
         if self._exchange is None:
             self._read()

@@ -92,7 +92,7 @@ def parse(raw: bytes) -> Any:
 
 
 class Journal:
-    """The latest entries in order of arrival, written by the server's thread, read and awaited by any other."""
+    """The latest entries in order of arrival: written by the server's thread, awaited by any other."""
 
     def __init__(self, size: int) -> None:
         self._changed = threading.Condition()

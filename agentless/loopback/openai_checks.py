@@ -166,19 +166,21 @@ def _check_range(name: str, value: Any) -> None:
     low, high = _RANGES.get(name, (float("-inf"), float("inf")))
     kind = "integer" if _KIND_OF[name] == "an integer" else "decimal"
     if isinstance(value, int | float) and value < low:
-        message = f"Invalid '{name}': {kind} below minimum value. Expected a value >= {low}, but got {value} instead."
-        raise _refused(message, name, f"{kind}_below_min_value")
-    if isinstance(value, int | float) and value > high:
-        message = f"Invalid '{name}': {kind} above maximum value. Expected a value <= {high}, but got {value} instead."
-        raise _refused(message, name, f"{kind}_above_max_value")
+        problem, bound, code = "below minimum", f">= {low}", f"{kind}_below_min_value"
+    elif isinstance(value, int | float) and value > high:
+        problem, bound, code = "above maximum", f"<= {high}", f"{kind}_above_max_value"
+    else:
+        return
+    message = f"Invalid '{name}': {kind} {problem} value. Expected a value {bound}, but got {value} instead."
+    raise _refused(message, name, code)
 
 
 def _check_values(body: Mapping[str, Any], family: _Family) -> None:
     temperature, effort, stop = body.get("temperature"), body.get("reasoning_effort"), body.get("stop")
     if family.only_temperature_1 and temperature not in (None, 1):
         message = (
-            f"Unsupported value: 'temperature' does not support {temperature} with this model. Only the default"
-            " (1) value is supported."
+            f"Unsupported value: 'temperature' does not support {temperature} with this model. Only the"
+            " default (1) value is supported."
         )
         raise _refused(message, "temperature", "unsupported_value")
     if effort is not None and effort not in _EFFORTS:
@@ -186,8 +188,8 @@ def _check_values(body: Mapping[str, Any], family: _Family) -> None:
         raise _refused(message, "reasoning_effort", "invalid_value")
     if isinstance(stop, list) and len(stop) > family.max_stop:
         message = (
-            f"Invalid 'stop': array too long. Expected an array with maximum length {family.max_stop}, but got"
-            f" an array with length {len(stop)} instead."
+            f"Invalid 'stop': array too long. Expected an array with maximum length {family.max_stop}, but"
+            f" got an array with length {len(stop)} instead."
         )
         raise _refused(message, "stop", "array_above_max_length")
     if isinstance(stop, list) and not all(isinstance(word, str) for word in stop):

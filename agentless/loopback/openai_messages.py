@@ -33,17 +33,14 @@ def check_messages(body: Mapping[str, Any], *, own_names: bool, rules: Rules, sy
     if messages is None:
         raise _refused("Missing required parameter: 'messages'.", "messages", "missing_required_parameter")
     if not messages:
-        message = (
-            "Invalid 'messages': empty array. Expected an array with minimum length 1, but got an empty array"
-            " instead."
-        )
-        raise _refused(message, "messages", "empty_array")
+        raise _empty("messages")
     deepseek = str(body.get("model", "")).rpartition("/")[2].startswith("deepseek")
     for i, message in enumerate(messages):
         _check_message(f"messages[{i}]", message, foreign=deepseek or not own_names, lenient=rules.lenient)
         if not system_role and message["role"] in ("system", "developer"):
-            text = f"Unsupported value: 'messages[{i}].role' does not support '{message['role']}' with this model."
-            raise _refused(text, f"messages[{i}].role", "unsupported_value")
+            param, role = f"messages[{i}].role", message["role"]
+            text = f"Unsupported value: '{param}' does not support '{role}' with this model."
+            raise _refused(text, param, "unsupported_value")
     _check_pairs(messages)
 
 
@@ -57,21 +54,30 @@ def check_tools(body: Mapping[str, Any], rules: Rules) -> None:
                 raise _refused(message, name)
         return
     if not tools:
-        message = "Invalid 'tools': empty array. Expected an array with minimum length 1, but got an empty array instead."
-        raise _refused(message, "tools", "empty_array")
+        raise _empty("tools")
     names = [_checked_tool(f"tools[{i}]", tool, rules) for i, tool in enumerate(tools)]
     if isinstance(choice, str) and choice not in _TOOL_CHOICES:
         message = f"Invalid value: '{choice}'. Supported values are: 'none', 'auto', and 'required'."
         raise _refused(message, "tool_choice", "invalid_value")
     if isinstance(choice, dict) and choice.get("type") == "function":
-        name = (choice.get("function") or {}).get("name")
-        if name not in names:
-            message = f"Invalid value for 'tool_choice': Tool choice '{name}' not found in 'tools' parameter."
+        chosen = (choice.get("function") or {}).get("name")
+        if chosen not in names:
+            message = (
+                f"Invalid value for 'tool_choice': Tool choice '{chosen}' not found in 'tools' parameter."
+            )
             raise _refused(message, "tool_choice")
 
 
 def _refused(message: str, param: str | None = None, code: str | None = None) -> RefusedError:
     return RefusedError(Failure(400, message, "invalid_request_error", code, param))
+
+
+def _empty(path: str) -> RefusedError:
+    message = (
+        f"Invalid '{path}': empty array. Expected an array with minimum length 1, but got an empty array"
+        " instead."
+    )
+    return _refused(message, path, "empty_array")
 
 
 def _unknown(path: str) -> RefusedError:
@@ -85,8 +91,8 @@ def _check_message(path: str, message: Any, *, foreign: bool, lenient: bool) -> 
     role = message.get("role")
     if role not in _ROLES:
         text = (
-            f"Invalid value: '{role}'. Supported values are: 'system', 'assistant', 'user', 'function', 'tool',"
-            " and 'developer'."
+            f"Invalid value: '{role}'. Supported values are: 'system', 'assistant', 'user', 'function',"
+            " 'tool', and 'developer'."
         )
         raise _refused(text, f"{path}.role", "invalid_value")
     known = _ROLES[role].split() + (_NOT_OPENAI.split() if foreign else [])
@@ -114,8 +120,7 @@ def _check_message(path: str, message: Any, *, foreign: bool, lenient: bool) -> 
 
 def _check_parts(path: str, parts: list[Any], *, lenient: bool) -> None:
     if not parts:
-        text = f"Invalid '{path}': empty array. Expected an array with minimum length 1, but got an empty array instead."
-        raise _refused(text, path, "empty_array")
+        raise _empty(path)
     for i, part in enumerate(parts):
         kind = part.get("type") if isinstance(part, dict) else None
         if kind not in _PARTS:
@@ -158,7 +163,8 @@ def _check_pairs(messages: list[dict[str, Any]]) -> None:
         if waiting:
             text = (
                 "An assistant message with 'tool_calls' must be followed by tool messages responding to each"
-                f" 'tool_call_id'. The following tool_call_ids did not have response messages: {', '.join(waiting)}"
+                " 'tool_call_id'. The following tool_call_ids did not have response messages:"
+                f" {', '.join(waiting)}"
             )
             raise _refused(text, f"messages.[{i}].role")
         expected = [call["id"] for call in message.get("tool_calls") or ()]
@@ -177,7 +183,10 @@ def _checked_tool(path: str, tool: Any, rules: Rules) -> str:
         )
     name: str = definition["name"]
     if not _TOOL_NAME.fullmatch(name):
-        text = f"Invalid '{path}.function.name': string does not match pattern. Expected a string that matches the pattern '^[a-zA-Z0-9_-]+$'."
+        text = (
+            f"Invalid '{path}.function.name': string does not match pattern. Expected a string that matches"
+            " the pattern '^[a-zA-Z0-9_-]+$'."
+        )
         raise _refused(text, f"{path}.function.name", "invalid_value")
     known = ("type", kind), ("name", "description", "parameters", "strict", "format")
     for prefix, value, fields in ((path, tool, known[0]), (f"{path}.{kind}", definition, known[1])):

@@ -48,20 +48,21 @@ class Provider:
         self.script = script
         self.errors: list[Exception] = []
         self._rules = rules
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget everything; requests that are being answered end as they began."""
         self._lock = threading.Lock()
         self._cache = PromptCache()
         self._bill: dict[str, Usage] = {}
         self._requests = 0
-        self.errors = []
+
+    def reset(self) -> None:
+        """Forget everything; what is being answered is charged to the old bill."""
+        with self._lock:
+            self._cache, self._bill, self._requests, self.errors = PromptCache(), {}, 0, []
         self.script.clear()
         self.journal.clear()
 
-    def unlock(self) -> None:
-        """In a forked child, where nobody is left to release the locks."""
+    def disown(self) -> None:
+        """In a forked child: what happens is the parent's, and nobody is left to release the locks."""
+        self.errors = []
         self._lock = threading.Lock()
         self.script.unlock()
         self.journal.unlock()
@@ -114,7 +115,7 @@ class Provider:
         return entry
 
     def _exchange(self, entry: Entry, wire: Format, turn: Turn) -> Exchange:
-        cache = self._cache
+        cache, bill = self._cache, self._bill
         options = entry.body.get("stream_options") or {}
         draft = Draft(
             entry=entry,
@@ -134,7 +135,7 @@ class Provider:
                 cache.commit(draft.prompt)
                 entry.usage = draft.served.usage
                 with self._lock:
-                    self._bill[entry.model] = self._bill.get(entry.model, Usage()) + entry.usage
+                    bill[entry.model] = bill.get(entry.model, Usage()) + entry.usage
 
         return Exchange(entry, plan, start)
 

@@ -56,7 +56,7 @@ class ToolCall:
     @property
     def raw_arguments(self) -> str:
         """The arguments as the text that a model writes."""
-        return self.arguments if isinstance(self.arguments, str) else json.dumps(dict(self.arguments))
+        return self.arguments if isinstance(self.arguments, str) else _json(self.arguments)
 
     @property
     def argument_pieces(self) -> list[str]:
@@ -124,6 +124,10 @@ class Reply:
         """What the reply costs, reasoning included."""
         calls = sum(count_tokens(c.name) + count_tokens(c.raw_arguments) for c in self.tool_calls)
         return count_tokens(self.text) + calls + self.reasoning_tokens
+
+
+def _json(arguments: Mapping[str, Any]) -> str:
+    return json.dumps(dict(arguments), ensure_ascii=False)
 
 
 def charged(prompt: Usage, replies: Sequence[Reply]) -> Usage:

@@ -18,6 +18,8 @@ from agentless.loopback.script import Script, Step
 from agentless.loopback.wire import Rules
 
 _BACKLOG: Final = 1024
+_BREATHER: Final = 0.05
+"""Seconds until the next attempt when there are no file descriptors left."""
 
 
 class Loopback:
@@ -60,6 +62,7 @@ class Loopback:
         self._wanted_port = port
         self._connections_made = 0
         self._connections: set[Connection] = set()
+        self._connecting: set[asyncio.Task[None]] = set()
         self._listener: socket.socket | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
@@ -214,31 +217,43 @@ class Loopback:
             self._listener.close()
         self._thread = self._listener = None
         self._connections = set()
-        self._provider.unlock()
+        self._provider.disown()
 
     async def _main(self, listener: socket.socket, stop: asyncio.Event) -> None:
-        accepting = asyncio.create_task(self._accept(listener))
-        await stop.wait()
-        accepting.cancel()
-        tasks = [task for c in list(self._connections) if (task := c.drop()) is not None]
-        await asyncio.gather(accepting, *tasks, return_exceptions=True)
-        while self._connections:  # until asyncio has told each that it is lost
-            await asyncio.sleep(0)  # one or two turns of the loop
-        listener.close()
-
-    async def _accept(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        while True:
-            try:
-                sock, _ = await loop.sock_accept(listener)
-            except OSError:  # out of file descriptors: the client waits in the backlog
-                await asyncio.sleep(0.05)
-                continue
-            self._connections_made += 1
-            lost = self._connections.discard
-            connection = Connection(self._provider, self._connections_made, sock, lost)
-            self._connections.add(connection)
-            await loop.connect_accepted_socket(lambda c=connection: c, sock)  # type: ignore[misc]  # a bound copy
+        loop.add_reader(listener, self._accept, listener)
+        await stop.wait()
+        loop.remove_reader(listener)
+        listener.close()
+        await asyncio.gather(*self._connecting)
+        tasks = [task for c in list(self._connections) if (task := c.drop()) is not None]
+        await asyncio.gather(*tasks, return_exceptions=True)
+        while self._connections:  # noqa: ASYNC110  # a turn or two of the loop, and all are told
+            await asyncio.sleep(0)
+
+    def _accept(self, listener: socket.socket) -> None:
+        # Without a coroutine, which could be cancelled between accepting a socket and owning it.
+        loop = asyncio.get_running_loop()
+        try:
+            sock, _ = listener.accept()
+        except BlockingIOError:  # the client is gone again
+            return
+        except OSError:  # out of file descriptors: clients wait in the backlog
+            loop.remove_reader(listener)
+            loop.call_later(_BREATHER, self._accept_again, listener)
+            return
+        sock.settimeout(0)
+        self._connections_made += 1
+        lost = self._connections.discard
+        connection = Connection(self._provider, self._connections_made, sock, lost)
+        self._connections.add(connection)
+        task = loop.create_task(_connect(connection))
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
+
+    def _accept_again(self, listener: socket.socket) -> None:
+        if listener.fileno() >= 0:
+            asyncio.get_running_loop().add_reader(listener, self._accept, listener)
 
 
 def shared() -> Loopback:
@@ -251,6 +266,10 @@ def shared() -> Loopback:
         if _shared is None:
             _shared = Loopback()
         return _shared.start()
+
+
+async def _connect(connection: Connection) -> None:
+    await asyncio.get_running_loop().connect_accepted_socket(lambda: connection, connection.sock)
 
 
 def _serve(loop: asyncio.AbstractEventLoop, main: Any) -> None:

@@ -27,7 +27,7 @@ from agentless.errors import (
     UnknownModelError,
     UnsupportedFeatureError,
 )
-from agentless.llm import transport
+from agentless.llm import importing
 from agentless.llm.trajectory import Trajectory, no_usage
 
 TRAJECTORY = Trajectory(
@@ -188,7 +188,7 @@ LITELLM = [
 
 def test_names_of_litellm_are_its_classes() -> None:
     """Each name is litellm's own class, whatever it is imported by; InvalidRequestError is another name."""
-    litellm = transport.load()
+    litellm = importing.load()
     for name in LITELLM:
         expected = "BadRequestError" if name == "InvalidRequestError" else name
         assert getattr(errors, name) is getattr(litellm.exceptions, expected)

@@ -1,0 +1,144 @@
+"""litellm, imported without its side effects and with its connections watched. Measured on 1.105.3."""
+
+import asyncio
+import atexit
+import gc
+import importlib
+import logging
+import os
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+
+from agentless.llm import bridge, wire
+
+# Set around the import and taken back after it. The cost map is else fetched from the network at import
+# (a trickling server hung it for over 60 s), a `.env` is loaded from a folder above site-packages, and
+# 101 logging threads are made ready.
+_IMPORT_ENVIRONMENT = {
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    "LITELLM_MODE": "PRODUCTION",
+    "LOGGING_EXECUTOR_MAX_THREADS": "1",
+}
+_IMPORT_LOGGERS = ("httpx", "apscheduler.executors.default", "apscheduler.scheduler")
+
+_lock = threading.Lock()
+_litellm: Any = None
+
+
+def load() -> Any:
+    """litellm, imported at the first call (2-3 s) without a trace in logging, warnings, environment.
+
+    Thread-safe; an application that imported litellm before keeps its own settings, apart from those
+    that keep litellm quiet and from sending requests again.
+    """
+    global _litellm  # noqa: PLW0603  # imported once, lazily
+    if _litellm is None:
+        with _lock:
+            if _litellm is None:
+                with _no_traces():
+                    import litellm
+
+                    # What the first call would do on the engine's loop, in 0.3 s; and schemas that are built
+                    # at first use, with a warning that only the import's own filters hide.
+                    importlib.import_module("openai.resources")
+                    litellm.ModelResponse()
+                    litellm.ModelResponseStream()
+                _set_up(litellm)
+                _litellm = litellm
+    return _litellm
+
+
+def is_loaded() -> bool:
+    """Claims that `load` has nothing left to do."""
+    return _litellm is not None
+
+
+async def warm() -> None:
+    """Import litellm off the loop, so that the first call's deadline does not pay for it."""
+    if not is_loaded():
+        await asyncio.get_running_loop().run_in_executor(None, load)
+
+
+@contextmanager
+def _no_traces() -> Iterator[None]:
+    environment = {name: os.environ.get(name) for name in _IMPORT_ENVIRONMENT}
+    filters = list(warnings.filters)
+    levels = {name: logging.getLogger(name).level for name in _IMPORT_LOGGERS}
+    os.environ.update(_IMPORT_ENVIRONMENT)
+    try:
+        yield
+    finally:
+        for name, value in environment.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+        # Only what the import added: an application's filters may have changed meanwhile.
+        for entry in [entry for entry in warnings.filters if entry not in filters]:
+            warnings.filters.remove(entry)  # type: ignore[attr-defined]  # typed as a Sequence
+        warnings._filters_mutated()  # type: ignore[attr-defined]  # noqa: SLF001  # else stale caches
+
+
+def _set_up(litellm: Any) -> None:
+    from agentless.llm.failures import let_errors_travel  # it imports this module
+
+    litellm.suppress_debug_info = True  # banners on stdout
+    litellm.disable_streaming_logging = True
+    litellm.disable_stop_sequence_limit = True  # else more than 4 are cut in silence; options.py counts
+    _watch_connections()
+    let_errors_travel(litellm)
+    bridge.on_exit(_close_clients)
+    # Tearing down litellm's modules takes over a second; frozen objects are not looked at (0.15 s).
+    atexit.register(gc.freeze)
+
+
+def _watch_connections() -> None:
+    from litellm.llms.custom_httpx import http_handler
+
+    # The two places that make the transports of litellm's async clients, openai's included.
+    assert hasattr(http_handler.AsyncHTTPHandler, "_create_async_transport")  # noqa: S101  # pinned litellm
+    assert hasattr(http_handler, "AsyncHTTPTransport")  # noqa: S101
+
+    def create_transport(ssl_context: Any = None, ssl_verify: Any = None, **_: Any) -> Any:
+        verify = ssl_context if ssl_context is not None else ssl_verify if ssl_verify is not None else True
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=256, keepalive_expiry=30.0)
+        return wire.WatchedTransport(verify=verify, limits=limits)
+
+    http_handler.AsyncHTTPHandler._create_async_transport = staticmethod(create_transport)  # noqa: SLF001
+    http_handler.AsyncHTTPTransport = wire.WatchedTransport  # its proxies' transports
+
+
+async def _close_clients() -> None:
+    await _litellm.close_litellm_async_clients()
+
+
+_graveyard: list[Any] = []
+
+
+def _forget_clients() -> None:
+    """In a forked child: the parent's connections are not ours to use, nor to close."""
+    global _lock  # noqa: PLW0603  # another thread of the parent may have held it
+    _lock = threading.Lock()
+    if _litellm is None:
+        return
+    cache = _litellm.in_memory_llm_clients_cache
+    _graveyard.append(dict(cache.cache_dict))
+    cache.cache_dict.clear()
+    cache.ttl_dict.clear()
+    worker = importlib.import_module("litellm.litellm_core_utils.logging_worker").GLOBAL_LOGGING_WORKER
+    for name in ("_queue", "_sem", "_worker_task", "_bound_loop"):
+        _graveyard.append(getattr(worker, name))
+        setattr(worker, name, None)
+    for name in ("_dequeued_tasks", "_running_tasks"):
+        _graveyard.append(getattr(worker, name))
+        setattr(worker, name, type(getattr(worker, name))())
+
+
+bridge.on_fork(_forget_clients)
