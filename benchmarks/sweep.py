@@ -101,8 +101,10 @@ SENT_AS = {
 """Names of an option in our request: one of them."""
 
 MAPPED = frozenset(
-    "temperature top_p n stop max_tokens max_completion_tokens response_format seed tools tool_choice "
-    "reasoning_effort thinking allowed_openai_params stream".split()  # noqa: SIM905
+    {
+        *(name for names in SENT_AS.values() for name in names),
+        *("max_tokens", "max_completion_tokens", "allowed_openai_params", "stream"),
+    }
 )
 """What of a request litellm's mapping gets to see."""
 
@@ -259,9 +261,12 @@ def _marks(body: str) -> bool:
 
 def _settings(provider: str, name: str, values: Mapping[str, Any]) -> ModelSettings:
     # A provider that litellm has prices of and no route to can be reached by its address.
-    address = {} if find_provider(provider) else {"base_url": "https://provider.invalid/v1"}
-    room = {"max_new_tokens": 2048} if "reasoning_effort" in values else {}
-    return ModelSettings(provider=provider, name=name, **address, **room, **values)
+    given: dict[str, Any] = {"provider": provider, "name": name, **values}
+    if not find_provider(provider):
+        given["base_url"] = "https://provider.invalid/v1"
+    if "reasoning_effort" in values:
+        given["max_new_tokens"] = 2048
+    return ModelSettings(**given)
 
 
 def _request(settings: ModelSettings, capabilities: Capabilities, n: int = 1) -> dict[str, Any]:

@@ -95,6 +95,9 @@ async def run(call: Call) -> Outcome:
                 _check(call, attempt)
             except Exception as error:
                 failure, decision = _judge(call, attempt, error)
+                redact(failure, call.secrets)
+                if decision.verdict is Verdict.HOPELESS:
+                    call.gate.end_waits(failure)  # before this place is free for the next
                 if failure is error:
                     raise
                 raise failure from error
@@ -116,15 +119,13 @@ async def run(call: Call) -> Outcome:
     try:
         reply: Reply = await retrying(once)
     except Exception as error:  # noqa: BLE001  # the outcome holds it
-        redact(error, call.secrets)
+        redact(error, call.secrets)  # with all that it was caused by
         seconds = time.monotonic() - began
         status = attempt.exchange.status
         last = f", last HTTP status {status}" if status is not None else ""
         error.add_note(
             f"{call.request['model']}: {number} attempt{'s' * (number != 1)} in {seconds:.1f} s{last}"
         )
-        if decision.verdict is Verdict.HOPELESS:
-            call.gate.end_waits(error)
         return Outcome(attempt.reply, number, seconds, error, decision.verdict is not Verdict.RETRY)
     reply.request_id = _request_id(attempt.exchange) or reply.request_id
     return Outcome(reply, number, time.monotonic() - began)
@@ -171,7 +172,8 @@ async def _stream(call: Call, attempt: _Attempt) -> None:
         raise
     finally:
         attempt.exchange.on_event = None
-    if not attempt.reply.is_finished:
+    nothing_to_say = attempt.exchange.done and not attempt.reply.samples
+    if not attempt.reply.is_finished and not nothing_to_say:
         raise wire.TruncatedStreamError("the stream ended without the provider's finish reason")
 
 
@@ -204,12 +206,16 @@ def _judge(call: Call, attempt: _Attempt, error: Exception) -> tuple[Exception, 
     if attempt.reply.tokens is not None and call.on_billed is not None:
         call.on_billed(attempt.reply.tokens)
     is_ours = isinstance(error, (DeadlineExceededError, EmptyReplyError))
-    if attempt.emitted or any(sample.finish_reason for sample in attempt.reply.samples.values()):
+    if attempt.emitted or (fault.kind is not Kind.EMPTY and _has_finished(attempt)):
         # What has reached the caller, or is complete and paid for, is not asked for again.
         return _interrupted(call, attempt, error), Decision(Verdict.FINAL)
     if is_ours or fault.kind is not Kind.CUT:
         return (error if is_ours else as_litellm(error, call.request)), decision
     return _interrupted(call, attempt, error), decision
+
+
+def _has_finished(attempt: _Attempt) -> bool:
+    return any(sample.finish_reason for sample in attempt.reply.samples.values())
 
 
 def _fault(exchange: wire.Exchange, error: Exception) -> Fault:

@@ -110,7 +110,7 @@ class Capabilities:
     cache_read_cost: float | None = None
     """USD per token read from the cache; `None`: unknown."""
 
-    token_limit_name: Literal["max_tokens", "max_completion_tokens"] | None = "max_tokens"
+    token_limit_name: Literal["max_tokens", "max_completion_tokens"] | None = "max_tokens"  # noqa: S105 - a field
     """What `max_new_tokens` is called there; `None`: a reply's length cannot be limited."""
 
     forced_options: frozenset[str] = frozenset()

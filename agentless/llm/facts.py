@@ -91,7 +91,7 @@ family. Prices are never taken from there."""
 
 
 def _known_facts(seller: Provider, route_name: str, name: str, model: ModelName) -> dict[str, Any]:
-    rows = list(rows_for(model))
+    rows = list(rows_for(model, route_name))
     facts: dict[str, Any] = {}
     if not any(row.complete for row in rows):
         facts.update(_from_registry(seller, route_name, name, model))
@@ -115,12 +115,17 @@ def _from_registry(seller: Provider, route_name: str, name: str, model: ModelNam
     prefixes = dict.fromkeys((seller.name, route_name, seller.name.replace("_", "-")))
     entry = look_up([*(f"{prefix}/{bare}" for prefix in prefixes), bare], {route_name, seller.name})
     priced = entry is not None
-    if entry is None and (vendor := VENDORS.get(model.family.split("-", 1)[0])):
+    if entry is None and not _is_own(seller) and (vendor := VENDORS.get(model.family.split("-", 1)[0])):
         dated = [f"{model.family}-{model.date}"] if model.date else []
         known = [bare, bare.rsplit("/", 1)[-1], *dated, model.family]
         entry = look_up([*known, *(f"{vendor}/{key}" for key in known)], {vendor})
         priced = entry is not None and seller.embedded
     return {} if entry is None else _translated(entry, model, priced=priced)
+
+
+def _is_own(seller: Provider) -> bool:
+    """Whether it is the user's own server, where a vendor's model need not be as at the vendor's."""
+    return seller.self_hosted and not seller.embedded
 
 
 def _translated(entry: Mapping[str, Any], model: ModelName, *, priced: bool) -> dict[str, Any]:
@@ -185,7 +190,7 @@ def _by_route(facts: Mapping[str, Any], route: Route, name: str, model: ModelNam
             facts.get("supports_tools", False) and not route.tool_choice_is_stated
         )
     if not route.is_openai:
-        limits["token_limit_name"] = "max_tokens"
+        limits["token_limit_name"] = "max_tokens"  # noqa: S105 - a field
     if facts.get("effort_style") == "budget" and not route.thinking_budget:
         limits.update(effort_style="word", effort_words=("low", "medium", "high"))
     if is_claude(model):

@@ -5,6 +5,7 @@ Nothing here changes or keeps the caller's own objects.
 
 import copy
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from agentless.errors import UnsupportedFeatureError
@@ -85,8 +86,8 @@ def mark_cache(messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> N
 
     Where they go, first choice first: at the end of the prompt (the last thing the user or a tool said, up to
     which a fan-out of samples is the same, and the next turn of a tool loop too); on the system message; on
-    the last tool; and where the turn before ended, since Anthropic looks back from a breakpoint over 20 blocks
-    only. Marks that the caller has set stay, and count: there are never more than four.
+    the last tool; and where the turn before ended, because Anthropic looks back from a breakpoint over 20
+    blocks at most. The caller's own marks stay, and count: there are never more than four.
     """
     left = MOST_MARKS - _count_marks(messages) - _count_marks(tools)
     ends = _ends_of_prompts(messages)
@@ -197,8 +198,11 @@ def _unsystem(
 def _ends_of_prompts(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The message before each answer of the assistant, and the one that is to be answered now."""
     before = [*messages, {"role": "assistant"}]
-    pairs = zip(before, before[1:], strict=False)
-    return [said for said, then in pairs if said["role"] in {"user", "tool"} and then["role"] == "assistant"]
+    return [
+        said
+        for said, then in pairwise(before)
+        if said["role"] in {"user", "tool"} and then["role"] == "assistant"
+    ]
 
 
 def _mark_tool(tool: dict[str, Any]) -> bool:

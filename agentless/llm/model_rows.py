@@ -34,21 +34,23 @@ class ModelRow:
     complete: bool = False
     """Nothing is missing that a registry could tell."""
 
+    routes: frozenset[str] | None = None
+    """litellm's routes on which it is so; `None`: all. A model's own service may do what others do not."""
+
     prices: Mapping[str, float] = field(default_factory=dict)
     """What the vendor and the clouds that sell at its price take."""
 
-    def matches(self, model: ModelName) -> bool:
-        """Whether this row is about that model."""
-        if model.date is None:
-            dated = self.undated
-        else:
-            dated = self.dates is None or model.date in self.dates
-        return dated and any(re.fullmatch(pattern, model.family) for pattern in self.families)
+    def matches(self, model: ModelName, route: str) -> bool:
+        """Whether this row is about that model, reached by that route."""
+        if self.routes is not None and route not in self.routes:
+            return False
+        is_dated = self.undated if model.date is None else self.dates is None or model.date in self.dates
+        return is_dated and any(re.fullmatch(pattern, model.family) for pattern in self.families)
 
 
-def rows_for(model: ModelName) -> Iterator[ModelRow]:
+def rows_for(model: ModelName, route: str) -> Iterator[ModelRow]:
     """The rows about a model, in order: where two speak of the same field the later is right."""
-    return (row for row in MODEL_ROWS if row.matches(model))
+    return (row for row in MODEL_ROWS if row.matches(model, route))
 
 
 def _price(
@@ -276,9 +278,19 @@ MODEL_ROWS: tuple[ModelRow, ...] = (
     ModelRow(("gpt-5-search-api",), {"supports_tools": False}),
     # --- DeepSeek. api-docs.deepseek.com, "Thinking Mode": the effort can be set from V4 on and "none" turns
     # thinking off; while it thinks, temperature is taken without complaint and has no effect.
-    ModelRow(("deepseek-reasoner", "deepseek-r1"), {**_NO_EFFORT, **_NO_SAMPLING}),
+    ModelRow(
+        ("deepseek-reasoner", "deepseek-r1"),
+        {**_NO_EFFORT, **_NO_SAMPLING},
+        routes=frozenset({"deepseek"}),
+    ),
     ModelRow(
         (r"deepseek-flash", r"deepseek-v(?:[4-9])(\.\d+)?-(flash|pro)(-.+)?"),
-        {**_NO_SAMPLING, "sampling_at_effort_none": True, "sampling_with_reasoning": False},
+        {
+            **_NO_SAMPLING,
+            "sampling_at_effort_none": True,
+            "sampling_with_reasoning": False,
+            "effort_words": ("none", "low", "medium", "high"),
+        },
+        routes=frozenset({"deepseek"}),
     ),
 )

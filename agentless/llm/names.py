@@ -28,6 +28,7 @@ def identify(name: str) -> ModelName:
     text = _FLOATING.sub("", text)
     if text.startswith("claude"):
         text = _CLAUDE_SERIES_FIRST.sub(r"claude-\2-\1", text.replace(".", "-"))
+        text = _VERTEX_VERSION.sub("", text)
     for pattern in (_DAY, _DAY_WITH_DASHES, _OLD_GPT):
         if found := pattern.fullmatch(text):
             return ModelName(found["family"], found["date"].replace("-", ""))
@@ -44,6 +45,7 @@ _BEDROCK_SUFFIX = re.compile(r"-v\d+(?::\d+)?(?::\d+k)?$")
 _FLOATING = re.compile(r"-(?:latest|default)$")
 # Some call it claude-4-5-sonnet; Anthropic's own order is so only up to 3.
 _CLAUDE_SERIES_FIRST = re.compile(r"^claude-([4-9](?:-\d{1,2})?)-(haiku|opus|sonnet)(?![a-z])")
+_VERTEX_VERSION = re.compile(r"-v\d+(?=-20\d{6}$)")  # claude-3-5-sonnet-v2@20241022
 _DAY = re.compile(r"(?P<family>.+)-(?P<date>20\d{6})")
 _DAY_WITH_DASHES = re.compile(r"(?P<family>.+)-(?P<date>20\d\d-\d\d-\d\d)")
 _OLD_GPT = re.compile(

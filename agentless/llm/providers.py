@@ -210,7 +210,7 @@ def _access(credentials: Credentials, seller: Provider) -> dict[str, Any]:
 def _allowed(request: Mapping[str, Any], capabilities: Capabilities, route_name: str) -> list[str]:
     """Options that litellm's lists lack: it would raise for them."""
     forced = set(capabilities.forced_options)
-    if find_route(route_name).forwards_effort:
+    if request.get(EFFORT) in find_route(route_name).forwards_efforts:
         forced.add(EFFORT)
     # litellm knows only the models of today's registry to think; the mark is the same on the wire.
     forced.add("thinking")

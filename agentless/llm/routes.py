@@ -48,9 +48,10 @@ class Route:
     tool_choice_is_stated: bool = False
     """The registry says which models take `tool_choice`; elsewhere whoever takes tools takes it."""
 
-    forwards_effort: bool = False
-    """`reasoning_effort` goes out as it is, if litellm is told to allow it: its own lists go by its registry
-    (OpenRouter's have no model at all), and for DeepSeek it makes a mere switch of it (`thinking`)."""
+    forwards_efforts: frozenset[str] = frozenset()
+    """Values of `reasoning_effort` that go out as they are, if litellm is told to allow it: its own lists go
+    by its registry (which has no model of OpenRouter's), and for DeepSeek it makes a mere switch of any
+    (`thinking`; that is right for "none")."""
 
     spreads_extra_body: bool = False
     """`extra_body` has to be given as arguments: litellm writes it into the body under that very name."""
@@ -70,17 +71,26 @@ def _refusing(*options: str) -> Route:
     return Route(refuses=frozenset(options))
 
 
+_WORDS = frozenset({"minimal", "low", "medium", "high", "xhigh"})
+_NONE = frozenset({"none"})
+
 USUAL = Route()
 
 _ALL = frozenset({TOOLS, CHOICE, TEMPERATURE, TOP_P, STOP, N, SEED, FORMAT, EFFORT})
 
 ROUTES: Mapping[str, Route] = {
-    "openai": Route(native_n=True, streams_native_n=True, is_openai=True, forwards_effort=True),
-    "azure": Route(native_n=True, streams_native_n=True, is_openai=True, forwards_effort=True),
-    "hosted_vllm": Route(native_n=True, max_stop=None, forwards_effort=True),
+    "openai": Route(native_n=True, streams_native_n=True, is_openai=True, forwards_efforts=_WORDS | _NONE),
+    "azure": Route(native_n=True, streams_native_n=True, is_openai=True, forwards_efforts=_WORDS | _NONE),
+    "hosted_vllm": Route(native_n=True, max_stop=None, forwards_efforts=_WORDS | _NONE),
     "together_ai": Route(native_n=True),
     "fireworks_ai": Route(native_n=True, tool_choice_is_stated=True),
-    "anthropic": Route(refuses=frozenset({N, SEED}), cache_marks=True, thinking_budget=True, max_stop=None),
+    "anthropic": Route(
+        refuses=frozenset({N, SEED}),
+        cache_marks=True,
+        thinking_budget=True,
+        max_stop=None,
+        spreads_extra_body=True,
+    ),
     "bedrock": Route(
         refuses=frozenset({N, SEED, NO_TOOL}),
         refuses_for=(
@@ -126,9 +136,9 @@ ROUTES: Mapping[str, Route] = {
     ),
     "aihubmix": Route(refuses_for=((r"gpt-5\.\d-(high|low|sol-disc)", frozenset({CHOICE})),)),
     "databricks": Route(refuses=frozenset({SEED}), cache_marks=True, thinking_budget=True),
-    "openrouter": Route(cache_marks=True, forwards_effort=True),
+    "openrouter": Route(cache_marks=True, forwards_efforts=_WORDS | _NONE),
     "gemini": Route(max_stop=5),
-    "deepseek": Route(refuses=frozenset({SEED}), max_stop=16, forwards_effort=True),
+    "deepseek": Route(refuses=frozenset({SEED}), max_stop=16, forwards_efforts=_WORDS),
     "ai21_chat": _refusing(TOP_P, EFFORT),
     "amazon_nova": _refusing(N, SEED, FORMAT),
     "baseten": _refusing(N, EFFORT),

@@ -70,6 +70,7 @@ class Exchange:
         self.failure: Exception | None = None
         self.events = 0
         self.done = False
+        """Claims that the stream's own end mark came (`[DONE]`, `message_stop`)."""
         self._body: list[bytes] = []
         self._sent: set[str] = set()
         self._responses: list[httpx.AsyncByteStream] = []
@@ -207,6 +208,8 @@ class _WatchedStream(httpx.AsyncByteStream):
         if isinstance(event, dict) and (event.get("type") == "error" or event.get("error")):
             error = event.get("error")
             raise ErrorEventError(error if isinstance(error, dict) else {"message": str(error or event)})
+        if isinstance(event, dict) and event.get("type") == "message_stop":
+            self._exchange.done = True
         self._exchange.note_event()
 
 

@@ -2,8 +2,10 @@
 
 import argparse
 import threading
+from dataclasses import replace
 
-from agentless.loopback.replies import Reply
+from agentless.loopback.journal import Entry
+from agentless.loopback.replies import Reply, default_reply
 from agentless.loopback.server import Loopback
 
 
@@ -17,9 +19,14 @@ def main() -> None:
     parser.add_argument("--chunk-delay", type=float, default=0.0, help="seconds between streamed pieces")
     options = parser.parse_args()
     pauses = {"delay": options.delay, "chunk_delay": options.chunk_delay}
-    default = Reply(options.text, **pauses) if options.text is not None else None
-    if options.chunks is not None:
-        default = Reply(chunks=[f"word{i} " for i in range(options.chunks)], **pauses)
+
+    def default(entry: Entry) -> Reply:
+        if options.chunks is not None:
+            return Reply(chunks=[f"word{i} " for i in range(options.chunks)], **pauses)
+        if options.text is not None:
+            return Reply(options.text, **pauses)
+        return replace(default_reply(entry.prompt, 0, None), **pauses)
+
     # A benchmark sends more requests than anybody wants to read about.
     with Loopback(options.port, default=default, journal_size=1000) as server:
         print(server.openai_url, server.anthropic_url, flush=True)  # noqa: T201  # what it is run for

@@ -67,7 +67,7 @@ def check_tools(body: Mapping[str, Any], rules: Rules) -> None:
         return
     for i, tool in enumerate(tools):
         _check_tool(f"tools.{i}", tool, rules)
-    names = [tool.get("name") for tool in tools]
+    names = [str(tool.get("name")) for tool in tools]
     if len(set(names)) < len(names):
         raise _refused("tools: Tool names must be unique.")
     choice = body.get("tool_choice") or {"type": "auto"}
@@ -91,7 +91,8 @@ def _blocks(message: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _marked(body: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """All that carries a breakpoint; on the request itself it takes one of the four, too."""
     system = body.get("system")
-    everything = [body, *(body.get("tools") or ()), *(system if isinstance(system, list) else ())]
+    tools = [tool for tool in body.get("tools") or () if isinstance(tool, dict)]
+    everything = [body, *tools, *(system if isinstance(system, list) else ())]
     for message in body["messages"]:
         everything += _blocks(message)
     return (block for block in everything if block.get("cache_control"))
@@ -136,7 +137,7 @@ def _check_blocks(path: str, blocks: list[Any], rules: Rules, *, only_text: bool
         if kind in _OTHER_BLOCKS and not only_text:
             continue
         expected = ["text"] if only_text else sorted([*_BLOCKS, *_OTHER_BLOCKS])
-        if kind not in _BLOCKS or kind not in expected:
+        if not isinstance(kind, str) or kind not in _BLOCKS or kind not in expected:
             tags = ", ".join(f"'{tag}'" for tag in expected)
             raise _refused(
                 f"{path}.{i}: Input tag '{kind}' found using 'type' does not match any of the expected tags:"

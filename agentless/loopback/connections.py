@@ -118,9 +118,9 @@ class Connection(asyncio.Protocol):
         plan = self._exchange.plan
         only = plan.steps[0] if isinstance(plan.steps, list) and len(plan.steps) == 1 else None
         if isinstance(only, bytes):  # most replies are one write: no task is needed
-            self._write(self._exchange, only)
+            self._write(self._exchange, only, last=True)
             if self._flushed is None:
-                self._end(self._exchange)
+                self._end()
                 return
             plan = Plan([])
         self._task = asyncio.get_running_loop().create_task(self._carry_out(self._exchange, plan))
@@ -129,30 +129,43 @@ class Connection(asyncio.Protocol):
         try:
             if self._flushed is not None:
                 await self._flushed
-            for step in plan.steps:
+                self._mark_ended(exchange)
+            steps = iter(plan.steps)
+            step = next(steps, None)
+            while step is not None:
+                following = next(steps, None)
                 if isinstance(step, bytes):
-                    self._write(exchange, step)
+                    self._write(exchange, step, last=following is None)
                     if self._flushed is not None:
                         await self._flushed
+                        if following is None:
+                            self._mark_ended(exchange)
                 elif isinstance(step, End):
                     await self._break_off(exchange, step)
                     return
                 else:
                     await asyncio.sleep(step)
+                step = following
         except Exception as error:  # noqa: BLE001  # told to the server's owner, who sees it at close
             self._provider.errors.append(error)
             self.drop()
             return
-        self._end(exchange)
+        self._end()
 
-    def _write(self, exchange: Exchange, data: bytes) -> None:
+    def _write(self, exchange: Exchange, data: bytes, *, last: bool) -> None:
         entry = exchange.entry
         if entry.started is None:
             entry.status = exchange.plan.status
             entry.started = time.monotonic()
             exchange.start()
             self._provider.journal.touch()
+        if last:  # before the bytes go: a client that has read its whole reply finds a finished entry
+            entry.ended = time.monotonic()
         self._transport.write(data)
+        if last and self._flushed is not None:  # the kernel had no room: it has not ended yet
+            entry.ended = None
+        elif last:
+            self._provider.journal.touch()
 
     async def _break_off(self, exchange: Exchange, end: End) -> None:
         if end is End.HANG:
@@ -163,13 +176,14 @@ class Connection(asyncio.Protocol):
             linger = struct.pack("ii", 1, 0)
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         self._mark_ended(exchange)
+        self._exchange = self._task = None
         if end is End.RESET:
             self._transport.abort()
         else:
             self._transport.close()
 
-    def _end(self, exchange: Exchange) -> None:
-        self._mark_ended(exchange)
+    def _end(self) -> None:
+        self._exchange = self._task = None
         if self._last:
             self._transport.close()
             return
@@ -180,7 +194,6 @@ class Connection(asyncio.Protocol):
 
     def _mark_ended(self, exchange: Exchange) -> None:
         exchange.entry.ended = time.monotonic()
-        self._exchange = self._task = None
         self._provider.journal.touch()
 
     def _abandon(self) -> None:

@@ -89,7 +89,7 @@ def _check_message(path: str, message: Any, *, foreign: bool, lenient: bool) -> 
         text = f"Invalid type for '{path}': expected an object, but got {message!r} instead."
         raise _refused(text, path, "invalid_type")
     role = message.get("role")
-    if role not in _ROLES:
+    if not isinstance(role, str) or role not in _ROLES:
         text = (
             f"Invalid value: '{role}'. Supported values are: 'system', 'assistant', 'user', 'function',"
             " 'tool', and 'developer'."
@@ -111,7 +111,11 @@ def _check_message(path: str, message: Any, *, foreign: bool, lenient: bool) -> 
     elif not isinstance(content, str):
         text = f"Invalid type for '{path}.content': expected one of a string or array of objects."
         raise _refused(text, f"{path}.content", "invalid_type")
-    for i, call in enumerate(message.get("tool_calls") or ()):
+    calls = message.get("tool_calls") or []
+    if not isinstance(calls, list):
+        text = f"Invalid type for '{path}.tool_calls': expected an array."
+        raise _refused(text, f"{path}.tool_calls", "invalid_type")
+    for i, call in enumerate(calls):
         _check_call(f"{path}.tool_calls[{i}]", call)
     if role == "tool" and not isinstance(message.get("tool_call_id"), str):
         text = f"Missing required parameter: '{path}.tool_call_id'."
@@ -123,7 +127,7 @@ def _check_parts(path: str, parts: list[Any], *, lenient: bool) -> None:
         raise _empty(path)
     for i, part in enumerate(parts):
         kind = part.get("type") if isinstance(part, dict) else None
-        if kind not in _PARTS:
+        if not isinstance(kind, str) or kind not in _PARTS:
             text = f"Invalid value: '{kind}'. Supported values are: {', '.join(map(repr, _PARTS))}."
             raise _refused(text, f"{path}[{i}].type", "invalid_value")
         for field in part:

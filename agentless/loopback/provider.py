@@ -82,17 +82,16 @@ class Provider:
         wire = _FORMATS[entry.format]
         try:
             wire.refuse(entry, self._rules)
-        except RefusedError as refused:
-            return Exchange(entry, failed(entry, wire, refused.failure))
-        try:
             choices = wire.choices(entry.body, self._rules)
             turn = self.script.turn(entry, choices, wire.max_tokens(entry.body))
+            return self._exchange(entry, wire, turn)
+        except RefusedError as refused:
+            return Exchange(entry, failed(entry, wire, refused.failure))
         except Exception as error:  # noqa: BLE001  # whatever a script raises: closing raises it again
-            error.add_note(f"raised by a step of the loopback's script, for request {entry.number}")
+            error.add_note(f"raised while the loopback answered request {entry.number}")
             self.errors.append(error)
-            failure = Failure(500, f"The loopback's script raised {error!r}", "server_error")
+            failure = Failure(500, f"The loopback failed, probably in its script: {error!r}", "server_error")
             return Exchange(entry, failed(entry, wire, failure))
-        return self._exchange(entry, wire, turn)
 
     def _arrived(self, request: Request, path: str, wire: str | None) -> Entry:
         anthropic = wire == "anthropic" or (wire is None and "anthropic-version" in request.headers)

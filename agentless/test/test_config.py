@@ -290,6 +290,31 @@ MODEL_CASES: dict[str, tuple[str, str, str]] = {
         "tools[0].function.name",
         'found "a b" (a string); allowed: 1 to 64 letters',
     ),
+    "tool without a type": (
+        'tools = [{ function = { name = "a" } }]',
+        "tools[0].type",
+        'missing; allowed: "function"',
+    ),
+    "tool's description": (
+        'tools = [{ type = "function", function = { name = "a", description = 1 } }]',
+        "tools[0].function.description",
+        "found 1 (an integer); allowed: a string",
+    ),
+    "tool's strict": (
+        'tools = [{ type = "function", function = { name = "a", strict = "yes" } }]',
+        "tools[0].function.strict",
+        "allowed: true or false",
+    ),
+    "tool's parameters": (
+        'tools = [{ type = "function", function = { name = "a", parameters = [] } }]',
+        "tools[0].function.parameters",
+        "allowed: a table (a JSON Schema)",
+    ),
+    "date in a tool": (
+        'tools = [{ type = "function", function = { name = "a", parameters = { default = 2024-06-01 } } }]',
+        "tools[0].function.parameters.default",
+        "found 2024-06-01 (a date)",
+    ),
     "tool's key": (
         'tools = [{ type = "function", function = { name = "a", parametres = {} } }]',
         "tools[0].function.parametres",
@@ -361,6 +386,11 @@ FILE_CASES: dict[str, tuple[str | bytes, str, str]] = {
         '[models.gpt-4.1]\nname = "x"\nprovider = "openai"',
         "models.gpt-4.1",
         'needs quotes: [models."gpt-4.1"]',
+    ),
+    "dots in a name": (
+        '[models.claude-3.5.sonnet]\nname = "x"\nprovider = "y"',
+        "models.claude-3.5",
+        'needs quotes: [models."claude-3.5.sonnet"]',
     ),
     "unknown table": (MINIMAL + "[loging]", "loging", 'unknown key; did you mean "logging"?'),
     "unknown default": (
@@ -487,8 +517,10 @@ def test_endless_nesting(load: Load, brackets: str) -> None:
 
 
 def test_loading_imports_nothing_heavy(tmp_path: Path) -> None:
-    """Loading a config without tools or logging imports neither litellm nor any other heavy package."""
-    (tmp_path / "config.toml").write_text(MINIMAL)
+    """Loading a config, everyday tools included, imports neither litellm nor any other heavy package."""
+    parameters = '{ type = "object", properties = { x = { type = "string" } }, required = ["x"] }'
+    tool = f'{{ type = "function", function = {{ name = "a", parameters = {parameters} }} }}'
+    (tmp_path / "config.toml").write_text(f"{MINIMAL}tools = [{tool}]\n")
     code = (
         "import sys\nfrom agentless.config import load_config\nload_config('config.toml')\n"
         "print(sorted({'litellm', 'openai', 'httpx', 'asyncio', 'jsonschema'} & set(sys.modules)))"

@@ -6,10 +6,12 @@ from typing import Any
 import tomli
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 
 from agentless.config import ModelSettings, read_config
 from agentless.errors import ConfigError, Problem
 from agentless.frozen import thaw
+from agentless.tool_definitions import is_plain_schema
 
 finite = st.floats(0, 1e6, allow_nan=False)
 fraction = st.floats(0, 1, allow_nan=False)
@@ -111,6 +113,34 @@ def test_any_value_is_taken_or_refused_by_name(table: dict[str, Any], key: str, 
     problems = problems_of({"models": {"m": {**good, key: value}}}) or ()
     named = {problem.key.split(".")[2].split("[")[0] for problem in problems}
     assert named <= {key, "retry_min_wait"}  # the second is told where the two waits cross
+
+
+names = st.sampled_from(["a", "b", 3])
+json_schema_like = st.recursive(
+    st.sampled_from([True, "string", 3]) | st.just({}),
+    lambda inner: st.fixed_dictionaries(
+        {},
+        optional={
+            "additionalProperties": st.sampled_from([True, "no", 1]),
+            "description": names,
+            "enum": st.lists(names, max_size=3) | names,
+            "items": inner | st.lists(inner, max_size=2),
+            "properties": st.dictionaries(word, inner, max_size=2) | names,
+            "required": st.lists(names, max_size=3) | names,
+            "title": names,
+            "type": st.sampled_from(["object", "string", "array", "strin", 3, ["string", "null"]]),
+        },
+    ),
+    max_leaves=6,
+)
+
+
+@given(json_schema_like)
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=500)
+def test_quick_look_at_schemas_agrees_with_jsonschema(schema: Any) -> None:
+    """No schema that the quick look lets pass would have been refused by jsonschema."""
+    if is_plain_schema(schema):
+        Draft202012Validator.check_schema(schema)
 
 
 def problems_of(table: dict[str, Any]) -> tuple[Problem, ...] | None:

@@ -38,7 +38,8 @@ class _Break(ReplyFault):
         if self.when == "body":
             remaining = draft.events.pieces[self.after_chunks :] or draft.events.finish
             sent.append(_half(chunk(remaining[0])))
-        return Plan([*sent, self.end])
+        pause = [draft.chunk_delay] if draft.chunk_delay else []
+        return Plan([*sent, *pause, self.end])
 
 
 @dataclass(frozen=True)
