@@ -103,8 +103,8 @@ class Job(Generic[T]):
             self._task.cancel()
 
     def cancel(self) -> None:
-        """Cancel the work if it is still running; idempotent, and harmless after the end."""
-        if self.future.done() and (self._task is None or self._task.done()):
+        """Cancel the work if it is still running: once, because a second time would cut its clean-up short."""
+        if self._cancelled or (self._task is not None and self._task.done()):
             return
         self._cancelled = True
         try:

@@ -2,13 +2,14 @@
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from agentless.config import Credentials, ModelSettings
-from agentless.llm import bridge, providers, sampling
+from agentless.errors import UnsupportedFeatureError
+from agentless.llm import bridge, providers, sampling, tools
 from agentless.llm.bridge import AsyncStream, Stream
 from agentless.llm.capabilities import Capabilities
 from agentless.llm.messages import prepare
@@ -156,6 +157,53 @@ class CodegenModel:
         """`codegen_stream` for `async for`."""
         return AsyncStream(self._prepare(message, num_samples, prompt_cache, overrides))
 
+    def codegen_w_tool(
+        self,
+        message: Message,
+        num_samples: int | None = None,
+        prompt_cache: bool = True,
+        *,
+        answer: tools.Answer = "Done.",
+        nudge: str = tools.NUDGE,
+        rounds: int = tools.MOST_ROUNDS,
+        **overrides: Any,
+    ) -> list[tools.ToolTrajectory]:
+        """Let the model call its tools, round by round, until it calls none or has had all its rounds.
+
+        Args:
+            message: as `codegen` takes it.
+            num_samples: how many conversations; `None` means the config's `batch_size`.
+            prompt_cache: whether the provider should cache the conversation as it grows, where it can.
+            answer: what each call is told: a text, or a function of the call that returns one. It runs in
+                a thread; a `ValueError` of its is told to the model.
+            nudge: what is said, once, if the first reply calls no tool.
+            rounds: how many replies a conversation has at most.
+            **overrides: sampling settings for this call alone (see `OVERRIDES`), `tools` among them.
+
+        Returns:
+            Exactly `num_samples` conversations, each as turns of text and tool-use blocks.
+
+        Raises:
+            As `codegen`; UnsupportedFeatureError: the model cannot call tools; nothing was sent.
+        """
+        manner = tools.Manner(answer, nudge, rounds)
+        return bridge.run(self._converse(message, num_samples, prompt_cache, manner, overrides))
+
+    async def codegen_w_tool_async(
+        self,
+        message: Message,
+        num_samples: int | None = None,
+        prompt_cache: bool = True,
+        *,
+        answer: tools.Answer = "Done.",
+        nudge: str = tools.NUDGE,
+        rounds: int = tools.MOST_ROUNDS,
+        **overrides: Any,
+    ) -> list[tools.ToolTrajectory]:
+        """`codegen_w_tool`, awaited; cancelling the task ends the conversations."""
+        manner = tools.Manner(answer, nudge, rounds)
+        return await bridge.run_async(self._converse(message, num_samples, prompt_cache, manner, overrides))
+
     def __str__(self) -> str:
         return self.name
 
@@ -219,6 +267,40 @@ class CodegenModel:
             warm_first=caches and capabilities.cache_breakpoints and n > 1,
         )
         return lambda emit: sampling.sample(order, n, emit)
+
+    def _converse(
+        self,
+        message: Message,
+        num_samples: int | None,
+        prompt_cache: bool,
+        manner: tools.Manner,
+        overrides: Mapping[str, Any],
+    ) -> Coroutine[Any, Any, list[tools.ToolTrajectory]]:
+        """Check the arguments now, in the caller's thread; what is returned does the work."""
+        variant = self._variant(overrides)
+        settings, capabilities = variant.settings, variant.capabilities
+        if not settings.tools:
+            raise ValueError(f"{self.key} has no tools to call; set tools, in the config or as tools=")
+        if not capabilities.supports_tools:
+            raise UnsupportedFeatureError(
+                f"{self.key}: {settings.name} is not known to call tools; if it does, say so in the config: "
+                "capabilities = { supports_tools = true }",
+                model=settings.name,
+                option="tools",
+            )
+        caches = prompt_cache and capabilities.supports_prompt_cache
+        later = dict(overrides)
+        if settings.reasoning_effort is not None and capabilities.effort_style == "budget":
+            # Claude's thinking has to be given back, signed, with the calls it led to, or be off.
+            # Signatures do not come through replies.py, so only the first turn thinks.
+            later["reasoning_effort"] = "none"
+        begin = self._prepare(message, num_samples, caches, overrides)
+        return tools.converse(
+            lambda: begin(None),
+            lambda messages: self._prepare(messages, 1, caches, later)(None),
+            message,
+            manner,
+        )
 
     def _reach(self) -> Credentials:
         """Key and address; the embedded provider is started when it is first needed."""

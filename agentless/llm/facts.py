@@ -90,6 +90,18 @@ VENDORS: Mapping[str, str] = {
 family. Prices are never taken from there."""
 
 
+def find_price_entry(seller: Provider, route_name: str, name: str) -> Mapping[str, Any] | None:
+    """The registry's entry whose prices hold for this model at this seller; `None` where a row's do.
+
+    A cloud may still sell a model of our rows, at a price of its own.
+    """
+    model = identify(name)
+    if route_name in VENDORS.values() and any(row.complete for row in rows_for(model, route_name)):
+        return None
+    entry, priced = _find_entry(seller, route_name, name, model)
+    return entry if priced and _prices(entry or {})["input_cost_per_token"] else None
+
+
 def _known_facts(seller: Provider, route_name: str, name: str, model: ModelName) -> dict[str, Any]:
     rows = list(rows_for(model, route_name))
     facts: dict[str, Any] = {}
@@ -97,6 +109,8 @@ def _known_facts(seller: Provider, route_name: str, name: str, model: ModelName)
         facts.update(_from_registry(seller, route_name, name, model))
     for row in rows:
         facts.update(_from_row(row, route_name))
+    if (entry := find_price_entry(seller, route_name, name)) is not None:
+        facts.update(_prices(entry))
     if facts.get("default_effort") == "none":
         facts.update(supports_temperature=True, supports_top_p=True)
     return facts
@@ -111,6 +125,14 @@ def _from_row(row: ModelRow, route_name: str) -> dict[str, Any]:
 
 def _from_registry(seller: Provider, route_name: str, name: str, model: ModelName) -> dict[str, Any]:
     """The registry's entry in our words, the vendor's where the seller has none (then without prices)."""
+    entry, priced = _find_entry(seller, route_name, name, model)
+    return {} if entry is None else _translated(entry, model, priced=priced)
+
+
+def _find_entry(
+    seller: Provider, route_name: str, name: str, model: ModelName
+) -> tuple[Mapping[str, Any] | None, bool]:
+    """The registry's entry, and whether its prices are this seller's."""
     bare = name.removeprefix(f"{route_name}/")
     prefixes = dict.fromkeys((seller.name, route_name, seller.name.replace("_", "-")))
     entry = look_up([*(f"{prefix}/{bare}" for prefix in prefixes), bare], {route_name, seller.name})
@@ -120,7 +142,7 @@ def _from_registry(seller: Provider, route_name: str, name: str, model: ModelNam
         known = [bare, bare.rsplit("/", 1)[-1], *dated, model.family]
         entry = look_up([*known, *(f"{vendor}/{key}" for key in known)], {vendor})
         priced = entry is not None and seller.embedded
-    return {} if entry is None else _translated(entry, model, priced=priced)
+    return entry, priced
 
 
 def _is_own(seller: Provider) -> bool:
@@ -151,9 +173,11 @@ def _translated(entry: Mapping[str, Any], model: ModelName, *, priced: bool) -> 
         facts.update(supports_temperature=False, supports_top_p=False)
     if claims("reasoning"):
         facts.update(_reasoning(entry, is_claude=is_claude(model)))
-    if priced:
-        facts.update({ours: _price(entry.get(theirs)) for ours, theirs in PRICES.items()})
-    return facts
+    return facts | (_prices(entry) if priced else {})
+
+
+def _prices(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {ours: _price(entry.get(theirs)) for ours, theirs in PRICES.items()}
 
 
 def _reasoning(entry: Mapping[str, Any], *, is_claude: bool) -> dict[str, Any]:

@@ -13,6 +13,7 @@ httpx, so a transport of ours under its clients sees what really happened, whate
 Requests outside an attempt (an application's own use of litellm) pass through untouched.
 """
 
+import asyncio
 import contextvars
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -73,7 +74,7 @@ class Exchange:
         """Claims that the stream's own end mark came (`[DONE]`, `message_stop`)."""
         self._body: list[bytes] = []
         self._sent: set[str] = set()
-        self._responses: list[httpx.AsyncByteStream] = []
+        self._responses: list[_WatchedStream] = []
 
     def admit(self, request: httpx.Request) -> None:
         """Count `request`, or refuse it where it is the same POST again.
@@ -115,9 +116,15 @@ class Exchange:
             self.on_event()
 
     async def close(self) -> None:
-        """Close the connections that are still open for this attempt; idempotent."""
-        while self._responses:
-            await self._responses.pop().aclose()
+        """Close the connections that are still open for this attempt; idempotent.
+
+        In a task of its own, so that a second cancellation of the caller does not leave one open.
+        """
+        still_open = [response for response in self._responses if not response.is_closed]
+        self._responses.clear()
+        if still_open:
+            closing = asyncio.gather(*(response.aclose() for response in still_open))
+            await asyncio.shield(closing)
 
 
 class WatchedTransport(httpx.AsyncHTTPTransport):
@@ -142,6 +149,7 @@ class _WatchedStream(httpx.AsyncByteStream):
     """A response's body that passes on what it reads, and says what is wrong with it."""
 
     def __init__(self, inner: httpx.AsyncByteStream, exchange: Exchange, has_event_lines: bool) -> None:
+        self.is_closed = False
         self._inner = inner
         self._exchange = exchange
         self._has_event_lines = has_event_lines
@@ -160,6 +168,7 @@ class _WatchedStream(httpx.AsyncByteStream):
             raise
 
     async def aclose(self) -> None:
+        self.is_closed = True
         await self._inner.aclose()
 
     async def _events(self) -> AsyncIterator[bytes]:
