@@ -279,3 +279,15 @@ class BudgetSettings(SettingsTable):
     """The `[budget]` table: `max_cost` in USD, for all models of a process together."""
 
     max_cost: Positive | None = Field(default=None, description="USD, a number above 0")
+
+    @classmethod
+    def of(cls, max_cost: float) -> Self:
+        """The settings of a budget that is not from a file.
+
+        Raises:
+            ConfigError: It is not a number above 0.
+        """
+        settings = cls.checked({"max_cost": max_cost})
+        if isinstance(settings, list):
+            raise ConfigError.of(Problem(key_path(path), text) for path, text in settings)
+        return settings

@@ -9,7 +9,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Mapping
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,7 @@ from agentless.errors import DeadlineExceededError, EmptyReplyError, StreamInter
 from agentless.llm import importing, transport, wire
 from agentless.llm.failures import as_litellm, redact
 from agentless.llm.limits import Gate
-from agentless.llm.replies import Event, Reply, Tokens, fold
+from agentless.llm.replies import Bill, Event, Reply, fold
 from agentless.llm.retries import Decision, Fault, Kind, Verdict, WaitBackoff, decide, status_of, unusable
 
 Emit = Callable[[Event], None]
@@ -34,6 +34,8 @@ class Call:
     settings: ModelSettings
     request: Mapping[str, Any]
     gate: Gate
+    turn: Callable[[], AbstractAsyncContextManager[Callable[[Bill], None]]]
+    """Around each attempt: waits until it may be sent, and takes its bill at the end."""
     secrets: tuple[str, ...] = ()
     emit: Emit | None = None
     """Takes a stream's events as they come; with it, or with `stream`, the reply is streamed."""
@@ -42,8 +44,8 @@ class Call:
     """Claims that an empty end of turn is an answer (Anthropic's after a tool result)."""
     on_start: Callable[[], None] | None = None
     """Called at the first event of each attempt's stream."""
-    on_billed: Callable[[Tokens], None] | None = None
-    """Called with what a failed attempt is known to have cost."""
+    on_retry: Callable[[], None] | None = None
+    """Called when an attempt has failed and another will follow."""
 
 
 @dataclass(slots=True)
@@ -87,7 +89,7 @@ async def run(call: Call) -> Outcome:
     async def once() -> Reply:
         nonlocal attempt, decision, number
         decision = Decision(Verdict.FINAL)
-        async with call.gate.place():
+        async with call.turn() as settle:
             number += 1
             attempt = _Attempt(wire.Exchange(is_streaming=streams))
             try:
@@ -101,6 +103,9 @@ async def run(call: Call) -> Outcome:
                 if failure is error:
                     raise
                 raise failure from error
+            finally:
+                settle(_bill(attempt))
+            call.gate.accepted()
             return attempt.reply
 
     def again(error: BaseException) -> bool:
@@ -114,6 +119,7 @@ async def run(call: Call) -> Outcome:
         wait=WaitBackoff(call.settings, floor),
         stop=stop_after_attempt(call.settings.num_retries + 1),
         sleep=call.gate.sleep,
+        before_sleep=lambda _: None if call.on_retry is None else call.on_retry(),
         reraise=True,
     )
     try:
@@ -203,8 +209,8 @@ def _judge(call: Call, attempt: _Attempt, error: Exception) -> tuple[Exception, 
         capped = min(decision.retry_after, call.settings.timeout)
         decision = Decision(decision.verdict, capped)
         call.gate.hold(capped)
-    if attempt.reply.tokens is not None and call.on_billed is not None:
-        call.on_billed(attempt.reply.tokens)
+    elif fault.status == httpx.codes.TOO_MANY_REQUESTS and decision.verdict is Verdict.RETRY:
+        call.gate.hold(call.settings.retry_min_wait)
     is_ours = isinstance(error, (DeadlineExceededError, EmptyReplyError))
     if attempt.emitted or (fault.kind is not Kind.EMPTY and _has_finished(attempt)):
         # What has reached the caller, or is complete and paid for, is not asked for again.
@@ -212,6 +218,21 @@ def _judge(call: Call, attempt: _Attempt, error: Exception) -> tuple[Exception, 
     if is_ours or fault.kind is not Kind.CUT:
         return (error if is_ours else as_litellm(error, call.request)), decision
     return _interrupted(call, attempt, error), decision
+
+
+def _bill(attempt: _Attempt) -> Bill:
+    exchange, tokens = attempt.exchange, attempt.reply.tokens
+    refused = exchange.status is not None and exchange.status >= httpx.codes.BAD_REQUEST
+    unsent = exchange.requests == 0 or isinstance(exchange.failure, _NEVER_SENT)
+    if refused or unsent:
+        return Bill()
+    if tokens is None:
+        return Bill(is_known=False)
+    # A stream's first events may have counts too (Anthropic's), and only its last ones have all.
+    return Bill(tokens, not exchange.is_streaming or attempt.reply.is_finished or exchange.done)
+
+
+_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 
 def _has_finished(attempt: _Attempt) -> bool:

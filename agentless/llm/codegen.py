@@ -4,16 +4,20 @@ import logging
 import threading
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 from agentless.config import Credentials, ModelSettings
 from agentless.errors import UnsupportedFeatureError
-from agentless.llm import bridge, providers, sampling, tools
+from agentless.llm import bridge, providers, quotes, sampling, tools
+from agentless.llm.accounts import Account
 from agentless.llm.bridge import AsyncStream, Stream
+from agentless.llm.budget import Budget
 from agentless.llm.capabilities import Capabilities
+from agentless.llm.ledger import Ledger
 from agentless.llm.messages import prepare
-from agentless.llm.prices import price
+from agentless.llm.prices import price_list
+from agentless.llm.quotes import Quote
+from agentless.llm.tokens import Prompt
 from agentless.llm.trajectory import Chunk, Trajectory
 
 Message = str | list[dict[str, Any]]
@@ -47,6 +51,7 @@ class CodegenModel:
         settings: its settings, frozen.
         capabilities: what it can do; `print` it.
         dropped_options: the options that were set and that it cannot take.
+        ledger: what its calls have used and cost so far.
     """
 
     def __init__(
@@ -55,6 +60,8 @@ class CodegenModel:
         key: str | None = None,
         *,
         logger: logging.Logger | None = None,
+        books: Ledger | None = None,
+        budget: Budget | None = None,
     ) -> None:
         """Check the settings against what the model can do, and look up its key.
 
@@ -62,11 +69,13 @@ class CodegenModel:
             settings: as `load_config` makes them.
             key: the model's name in the config; its own name where there is none.
             logger: where warnings go; the `agentless` logger by default.
+            books: a ledger that this model's is a part of.
+            budget: what it may cost, together with others.
 
         Raises:
             CredentialError: a key or an `env:` variable is not set.
             UnsupportedFeatureError: with `drop_params = false`, the model cannot do what was set.
-            ConfigError: a setting is out of the model's bounds.
+            ConfigError: a setting is out of the model's bounds; or there is a budget, and no price.
         """
         self.key = key or settings.name
         self.settings = settings
@@ -77,6 +86,11 @@ class CodegenModel:
         self._variants: dict[Any, _Variant] = {}
         self._warned: set[str] = set()
         self._base = self._work_out(settings)
+        self.ledger = Ledger(books, logger=self._logger)
+        prices = price_list(settings, self._base.capabilities)
+        self._account = Account(self.key, prices, self.ledger, budget)
+        if budget is not None:
+            quotes.check_bounds(self._account, self._base.capabilities)
 
     @property
     def name(self) -> str:
@@ -211,7 +225,27 @@ class CodegenModel:
         settings = self.settings
         return f"{type(self).__name__}(key={self.key!r}, name={self.name!r}, provider={settings.provider!r})"
 
+    def quote(
+        self,
+        message: Message,
+        num_samples: int | None = None,
+        prompt_cache: bool | None = None,
+        **overrides: Any,
+    ) -> Quote:
+        """What `codegen` with these arguments would use and cost; nothing is sent.
+
+        Raises:
+            TypeError, ValueError: as `codegen`.
+        """
+        order, n = self._order(message, num_samples, prompt_cache, overrides)
+        return quotes.quote(order, n)
+
     def __reduce__(self) -> tuple[Any, ...]:
+        if self._account.budget is not None:
+            raise TypeError(
+                f"{self.key} has a budget, which another process cannot share: give that process a factory "
+                "of its own, with its part of max_cost"
+            )
         # Keys do not travel: `env:` references do, and are looked up again where the pickle is read.
         return type(self), (self.settings, self.key)
 
@@ -223,6 +257,16 @@ class CodegenModel:
         overrides: Mapping[str, Any],
     ) -> "Callable[[sampling.EmitChunk | None], Any]":
         """Check the arguments now, in the caller's thread; what is returned does the work."""
+        order, n = self._order(message, num_samples, prompt_cache, overrides)
+        return lambda emit: sampling.sample(order, n, emit)
+
+    def _order(
+        self,
+        message: Message,
+        num_samples: int | None,
+        prompt_cache: bool | None,
+        overrides: Mapping[str, Any],
+    ) -> tuple[sampling.Order, int]:
         variant = self._variant(overrides)
         settings, capabilities = variant.settings, variant.capabilities
         n = _sample_count(settings.batch_size if num_samples is None else num_samples)
@@ -255,18 +299,23 @@ class CodegenModel:
                 prompt_cache=caches,
             )
 
+        prompt = Prompt(settings.name, conversation.messages, settings.tools, settings.response_format)
         order = sampling.Order(
             settings=settings,
             build=build,
-            price=partial(price, capabilities),
+            account=self._account,
+            prompt=prompt,
+            max_input_tokens=capabilities.max_input_tokens,
+            max_output_tokens=capabilities.max_output_tokens,
             service=(settings.provider, settings.name, credentials.base_url, credentials.api_key),
             native_n=settings.batch_size if capabilities.native_n else 1,
             native_n_in_streams=settings.batch_size if capabilities.streams_native_n else 1,
             secrets=credentials.secrets(),
             allow_empty=conversation.messages[-1]["role"] == "tool",
-            warm_first=caches and capabilities.cache_breakpoints and n > 1,
+            warm_first=caches and capabilities.supports_prompt_cache and prompt.may_be_cached,
+            writes_cache=caches or not capabilities.cache_breakpoints,
         )
-        return lambda emit: sampling.sample(order, n, emit)
+        return order, n
 
     def _converse(
         self,
@@ -366,10 +415,16 @@ _CLASSES: Mapping[str, type[CodegenModel]] = {
 
 
 def make_codegen_model(
-    settings: ModelSettings, key: str, logger: logging.Logger | None = None
+    settings: ModelSettings,
+    key: str,
+    logger: logging.Logger | None = None,
+    *,
+    books: Ledger | None = None,
+    budget: Budget | None = None,
 ) -> CodegenModel:
     """The model for these settings, of its provider's class."""
-    return _CLASSES.get(settings.provider.lower(), CodegenModel)(settings, key, logger=logger)
+    kind = _CLASSES.get(settings.provider.lower(), CodegenModel)
+    return kind(settings, key, logger=logger, books=books, budget=budget)
 
 
 def _sample_count(value: object) -> int:

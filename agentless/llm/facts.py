@@ -96,10 +96,11 @@ def find_price_entry(seller: Provider, route_name: str, name: str) -> Mapping[st
     A cloud may still sell a model of our rows, at a price of its own.
     """
     model = identify(name)
-    if route_name in VENDORS.values() and any(row.complete for row in rows_for(model, route_name)):
+    has_row = any(row.complete for row in rows_for(model, route_name))
+    if has_row and route_name in VENDORS.values():
         return None
     entry, priced = _find_entry(seller, route_name, name, model)
-    return entry if priced and _prices(entry or {})["input_cost_per_token"] else None
+    return entry if priced and not (has_row and entry and not entry.get("input_cost_per_token")) else None
 
 
 def _known_facts(seller: Provider, route_name: str, name: str, model: ModelName) -> dict[str, Any]:

@@ -34,7 +34,7 @@ _NO_GAP = 0.001
 _gates: dict[Hashable, "Gate"] = {}
 
 
-def gate_of(service: Hashable, *_: int) -> "Gate":
+def gate_of(service: Hashable) -> "Gate":
     """The gate of this service and model."""
     return _gates.setdefault(service, Gate())
 
@@ -78,13 +78,13 @@ class Gate:
         self._last = 0.0
 
     @asynccontextmanager
-    async def place(self, limits: "Limits" = None, tokens: int = 0) -> AsyncIterator[Turn]:
+    async def place(self, limits: Limits, tokens: int = 0) -> AsyncIterator[Turn]:
         """A place for one attempt, from when the limits allow it and nothing holds the model back.
 
         Raises:
             Exception: what `end_waits` was called with while this waited.
         """
-        turn = Turn(limits or Limits(), tokens, asyncio.get_running_loop().create_future())
+        turn = Turn(limits, tokens, asyncio.get_running_loop().create_future())
         self._queue.append(turn)
         self._go_on()
         try:

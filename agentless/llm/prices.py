@@ -91,12 +91,20 @@ class PriceList:
             rates = Rates.of(self.off_peak).over(rates)
         return rates.filled()
 
-    def worst(self, prompt: int, completion: int) -> float:
-        """The most that a request can cost with at most so many tokens: no cache read, the dearest prices."""
+    def worst(self, prompt: int, completion: int, *, writes: bool = True) -> float:
+        """The most that a request can cost with at most so many tokens: no cache read, the dearest prices.
+
+        Args:
+            prompt: The prompt's tokens.
+            completion: All replies' tokens.
+            writes: Claims that the prompt may be charged as written to the cache.
+        """
         steps = [rates for threshold, rates in self.above if prompt >= threshold]
         tiers = [rates for start, _, rates in self.tiers if prompt > start]
         all_rates = [self.base.filled(), *(each.over(self.base).filled() for each in [*steps, *tiers])]
-        into = max(rate or 0.0 for each in all_rates for rate in (each.input, each.cache_write))
+        into = max(
+            rate or 0.0 for each in all_rates for rate in (each.input, each.cache_write if writes else 0)
+        )
         out = max(rate or 0.0 for each in all_rates for rate in (each.output, each.reasoning))
         return prompt * into + completion * out
 
@@ -132,10 +140,6 @@ def price_list(settings: ModelSettings, capabilities: Capabilities) -> PriceList
     elif "input_cost_per_token" in given:
         flat = _in_proportion(flat, settings, given)
     return None if flat.input is None or flat.output is None else PriceList(flat)
-
-
-def price(capabilities: Capabilities, tokens: Tokens) -> float | None:
-    return None
 
 
 def _in_proportion(flat: Rates, settings: ModelSettings, given: set[str]) -> Rates:

@@ -94,6 +94,15 @@ class Tokens:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """What one attempt was charged, as far as the service has said; what it refused is charged nothing."""
+
+    tokens: Tokens = Tokens()
+    is_known: bool = True
+    """Claims that this is all. After a time-out or a broken stream the rest is not known."""
+
+
 @dataclass(slots=True)
 class Sample:
     """One choice of a reply, as far as it has come."""
@@ -144,6 +153,8 @@ class _Call:
             arguments = json.loads(text)
         except ValueError:
             arguments = None
+        if isinstance(arguments, str):
+            text = arguments  # litellm writes Anthropic's `input` as JSON once more
         if not isinstance(arguments, dict):
             return ToolCall(id=self.id, name=self.name, arguments={}, invalid_arguments=text)
         return ToolCall(id=self.id, name=self.name, arguments=arguments)

@@ -1,15 +1,23 @@
 """One prompt to exactly n samples, or an error that holds the ones that arrived."""
 
 import asyncio
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from agentless.config import ModelSettings
-from agentless.errors import EmptyReplyError, SamplesIncompleteError, StreamInterruptedError
+from agentless.errors import (
+    EmptyReplyError,
+    PromptTooLongError,
+    SamplesIncompleteError,
+    StreamInterruptedError,
+)
 from agentless.llm import attempts
-from agentless.llm.limits import gate_of
-from agentless.llm.replies import Event, Sample, Tokens, split_usage
+from agentless.llm.accounts import Account, Turns, most_completion
+from agentless.llm.ledger import Entry
+from agentless.llm.limits import Gate, Limits, gate_of
+from agentless.llm.replies import Event, Sample, split_usage
+from agentless.llm.tokens import Prompt
 from agentless.llm.trajectory import Chunk, Trajectory, Usage, no_usage
 
 EmitChunk = Callable[[Chunk], None]
@@ -22,10 +30,14 @@ class Order:
     settings: ModelSettings
     build: Callable[[int, bool], Mapping[str, Any]]
     """(samples, streamed) -> one request, as `transport` takes it."""
-    price: Callable[[Tokens], float | None]
-    """What tokens cost, in USD; `None` where no price is known."""
+    account: Account
     service: Hashable
     """Equal for all that counts against one service's limits for this model."""
+    prompt: Prompt
+    max_input_tokens: int | None = None
+    """The longest prompt, where that is known."""
+    max_output_tokens: int | None = None
+    """The longest reply, where the request does not say."""
     native_n: int = 1
     """The most samples that one request may ask for ..."""
     native_n_in_streams: int = 1
@@ -34,53 +46,82 @@ class Order:
     allow_empty: bool = False
     warm_first: bool = False
     """Let one request's reply start, and with it the provider's prompt cache, before the others go."""
+    writes_cache: bool = True
+    """Claims that tokens may be charged as written to the cache."""
 
 
 async def sample(order: Order, n: int, emit: EmitChunk | None = None) -> list[Trajectory]:
     """Exactly `n` trajectories; with `emit`, their chunks as they come.
 
+    Fewer choices than asked for are never padded: what is missing is asked for again, as many in a request
+    as the service has shown to give.
+
     Raises:
+        PromptTooLongError: nothing was sent.
         SamplesIncompleteError: some failed after their retries, others are in the error.
         Exception: the failure itself, where nothing arrived.
     """
-    run = _Run(order, emit)
+    run = _Run(order, emit, await _measure(order))
     streams = order.settings.stream or emit is not None
-    await run.fetch(plan(n, order.native_n_in_streams if streams else order.native_n))
-    missing = run.missing
-    if missing:  # fewer choices than asked for: never padded, asked for once more, one by one
-        run.missing = []
-        await run.fetch([(index, 1) for index in missing])
-        short = "the service left out choices, and brought none for this one alone"
-        run.failures.update({index: EmptyReplyError(short) for index in run.missing})
+    most = order.native_n_in_streams if streams else order.native_n
+    await run.fetch(plan(range(n), most), warm=order.warm_first)
+    while run.missing:
+        if run.brought == 0 and most == 1:
+            short = EmptyReplyError("the service left out choices, and brought none for this one alone")
+            run.failures.update(dict.fromkeys(run.missing, short))
+            break
+        most = max(1, min(most, run.brought))
+        missing, run.missing, run.brought = sorted(run.missing), [], 0
+        await run.fetch(plan(missing, most))
     if run.failures:
         raise _failure(run, n)
     return [run.trajectories[index] for index in range(n)]
 
 
-def plan(n: int, most: int) -> list[tuple[int, int]]:
-    """(first sample, samples) of each request for `n` samples with at most `most` in one."""
-    return [(first, min(most, n - first)) for first in range(0, n, most)]
+def plan(numbers: Iterable[int], most: int) -> list[tuple[int, ...]]:
+    """The sample numbers of each request, at most `most` in one."""
+    every = tuple(numbers)
+    return [every[first : first + most] for first in range(0, len(every), most)]
+
+
+async def _measure(order: Order) -> int:
+    """The prompt's tokens, where they are needed; counted off the loop, and only if its bytes leave doubt."""
+    most, limit = order.prompt.most, order.max_input_tokens
+    in_doubt = limit is not None and most > limit
+    if not in_doubt and order.settings.tokens_per_minute is None:
+        return 0
+    tokens = await asyncio.get_running_loop().run_in_executor(None, lambda: order.prompt.tokens)
+    if limit is not None and tokens > limit:
+        raise PromptTooLongError(
+            f"{order.account.model}: the prompt has {tokens} tokens, and max_input_tokens is {limit}",
+            prompt_tokens=tokens,
+            max_input_tokens=limit,
+        )
+    return tokens
 
 
 @dataclass(slots=True)
 class _Run:
     order: Order
     emit: EmitChunk | None
+    prompt_tokens: int
     trajectories: dict[int, Trajectory] = field(default_factory=dict)
     failures: dict[int, Exception] = field(default_factory=dict)
     missing: list[int] = field(default_factory=list)
     emitted: set[int] = field(default_factory=set)
+    brought: int = 0
+    """The most samples that one request has brought, of the last ones made."""
 
-    async def fetch(self, requests: list[tuple[int, int]]) -> None:
+    async def fetch(self, requests: list[tuple[int, ...]], *, warm: bool = False) -> None:
         """Make the requests, concurrently; the outcome is in this object's fields."""
         if len(requests) == 1:
-            await self._one(*requests[0])
+            await self._one(requests[0])
             return
         tasks: list[asyncio.Task[attempts.Outcome]] = []
         try:
-            if self.order.warm_first:
+            if warm:
                 requests = await self._warm(requests, tasks)
-            tasks += [asyncio.create_task(self._one(first, size)) for first, size in requests]
+            tasks += [asyncio.create_task(self._one(numbers)) for numbers in requests]
             await asyncio.gather(*tasks)
         except BaseException:
             for task in tasks:
@@ -89,80 +130,105 @@ class _Run:
             raise
 
     async def _warm(
-        self, requests: list[tuple[int, int]], tasks: "list[asyncio.Task[attempts.Outcome]]"
-    ) -> list[tuple[int, int]]:
+        self, requests: list[tuple[int, ...]], tasks: "list[asyncio.Task[attempts.Outcome]]"
+    ) -> list[tuple[int, ...]]:
         """Let requests go one at a time until one's reply starts; returns those still to make.
 
-        One that fails before it starts is followed by the next in its place; after one that would fail
-        again, none is sent.
+        While one that failed before its start waits for its next attempt, the next takes its place; after
+        one that would fail again, none is sent.
         """
-        rest = list(requests)
-        while rest:
-            started = asyncio.Event()
-            leader = asyncio.create_task(self._one(*rest.pop(0), on_start=started.set))
+        rest, moved, started = list(requests), asyncio.Event(), asyncio.Event()
+
+        def start() -> None:
+            started.set()
+            moved.set()
+
+        while rest and not started.is_set():
+            moved.clear()
+            leader = asyncio.create_task(self._one(rest.pop(0), on_start=start, on_retry=moved.set))
+            leader.add_done_callback(lambda _: moved.set())
             tasks.append(leader)
-            start = asyncio.create_task(started.wait())
-            try:
-                await asyncio.wait({leader, start}, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                start.cancel()
-            if started.is_set() or not leader.done():
-                break
+            await moved.wait()
+            if not leader.done():
+                continue
             outcome = leader.result()
             if outcome.failure is None:
                 break
-            if outcome.is_final:
-                for first, size in rest:
-                    self.failures.update(dict.fromkeys(range(first, first + size), outcome.failure))
+            if outcome.is_final and not started.is_set():
+                for numbers in rest:
+                    self.failures.update(dict.fromkeys(numbers, outcome.failure))
                 return []
         return rest
 
     async def _one(
-        self, first: int, size: int, on_start: Callable[[], None] | None = None
+        self,
+        numbers: tuple[int, ...],
+        on_start: Callable[[], None] | None = None,
+        on_retry: Callable[[], None] | None = None,
     ) -> attempts.Outcome:
-        order = self.order
-        emit = None if self.emit is None else lambda event: self._pass_on(first, event)
-        streams = order.settings.stream or self.emit is not None or on_start is not None
+        order, settings = self.order, self.order.settings
+        emit = None if self.emit is None else lambda event: self._pass_on(numbers, event)
+        # To see its start, a reply has to be streamed; where that cannot be, the others wait for its end.
+        shows_start = on_start is not None and len(numbers) <= order.native_n_in_streams
+        streams = settings.stream or self.emit is not None or shows_start
+        request = order.build(len(numbers), streams)
+        gate = gate_of(order.service)
         call = attempts.Call(
-            settings=order.settings,
-            request=order.build(size, streams),
-            gate=gate_of(order.service, order.settings.max_concurrency),
+            settings=settings,
+            request=request,
+            gate=gate,
+            turn=self._turns(request, gate),
             secrets=order.secrets,
             emit=emit,
             stream=streams,
             allow_empty=order.allow_empty,
             on_start=on_start,
+            on_retry=on_retry,
         )
         outcome = await attempts.run(call)
-        self._take(first, size, outcome)
+        self._take(numbers, outcome)
         return outcome
 
-    def _pass_on(self, first: int, event: Event) -> None:
-        assert self.emit is not None  # noqa: S101  # only streams come here
-        self.emitted.add(first + event.index)
-        self.emit(_chunk(event.text, first + event.index, no_usage()))
+    def _turns(self, request: Mapping[str, Any], gate: Gate) -> Turns:
+        order = self.order
+        account, completion = order.account, most_completion(request, order.max_output_tokens) or 0
+        worst = 0.0
+        if account.prices is not None and account.budget is not None:
+            worst = account.prices.worst(order.prompt.most, completion, writes=order.writes_cache)
+        tokens = self.prompt_tokens + completion
+        return Turns(account, gate, Limits.of(order.settings), most=worst, tokens=tokens)
 
-    def _take(self, first: int, size: int, outcome: attempts.Outcome) -> None:
+    def _pass_on(self, numbers: tuple[int, ...], event: Event) -> None:
+        if self.emit is None or event.index >= len(numbers):
+            return  # a choice more than was asked for
+        number = numbers[event.index]
+        self.emitted.add(number)
+        self.emit(_chunk(event.text, number, no_usage()))
+
+    def _take(self, numbers: tuple[int, ...], outcome: attempts.Outcome) -> None:
         """File what one request brought under its samples' numbers."""
         reply, failure = outcome.reply, outcome.failure
         good = [
             (choice, sample)
             for choice, sample in sorted(reply.samples.items())
             if sample.finish_reason and (self.order.allow_empty or not sample.is_empty)
-        ][:size]
-        tokens = reply.tokens
-        usages = split_usage(tokens, self.order.price(tokens) if tokens else None, len(good))
-        placed = self._place(first, size, [choice for choice, _ in good])
+        ][: len(numbers)]
+        self.brought = max(self.brought, len(good))
+        account, tokens = self.order.account, reply.tokens
+        usages = split_usage(tokens, account.cost(tokens) if tokens else None, len(good))
+        placed = _place(numbers, [choice for choice, _ in good])
         for number, (_, sample), usage in zip(placed, good, usages, strict=True):
             trajectory = _trajectory(sample, usage, outcome)
             self.trajectories[number] = trajectory
             if self.emit is not None:
                 end = trajectory["finish_reason"]
                 self.emit(_chunk("", number, usage, end, list(trajectory["tool_calls"])))
+        account.ledger.record(account.model, Entry(samples=len(good)))
         if isinstance(failure, StreamInterruptedError):
-            failure.index += first
-            failure.texts = {first + choice: text for choice, text in failure.texts.items()}
-        for number in range(first, first + size):
+            texts = {choice: text for choice, text in failure.texts.items() if choice < len(numbers)}
+            failure.texts = {numbers[choice]: text for choice, text in texts.items()}
+            failure.index = numbers[failure.index] if failure.index < len(numbers) else numbers[0]
+        for number in numbers:
             if number in self.trajectories:
                 continue
             if failure is not None and (not good or number in self.emitted):
@@ -170,10 +236,11 @@ class _Run:
             else:
                 self.missing.append(number)
 
-    def _place(self, first: int, size: int, choices: list[int]) -> list[int]:
-        """The sample numbers of a reply's choices: their own where they fit, else the next free."""
-        free = [number for number in range(first, first + size) if number - first not in choices]
-        return [first + choice if choice < size else free.pop(0) for choice in choices]
+
+def _place(numbers: tuple[int, ...], choices: list[int]) -> list[int]:
+    """The sample numbers of a reply's choices: their own where they fit, else the next free."""
+    free = [number for choice, number in enumerate(numbers) if choice not in choices]
+    return [numbers[choice] if choice < len(numbers) else free.pop(0) for choice in choices]
 
 
 def _failure(run: _Run, n: int) -> Exception:

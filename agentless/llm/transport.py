@@ -6,8 +6,6 @@ litellm's types stop here; what goes out are `Event`s, and litellm's own excepti
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any
 
-import httpx
-
 from agentless.llm import bridge, wire
 from agentless.llm.importing import load
 from agentless.llm.replies import Event, ToolPiece, read_tokens
@@ -40,11 +38,15 @@ async def stream(request: Mapping[str, Any], exchange: wire.Exchange) -> AsyncGe
         litellm's exceptions where the request is refused, and `httpx` or SDK exceptions where the stream
         breaks (`as_litellm` turns those into litellm's).
     """
-    single = request.get("n", 1) == 1
     streamed = {**request, "stream": True, "stream_options": {"include_usage": True}}
     try:
-        async for piece in _pieces(await _complete(streamed, exchange)):
-            yield _read_piece(piece, single)
+        wrapper = await _complete(streamed, exchange)
+        kind = _stream_kind(wrapper)
+        # Where only one choice can come, its index may be another thing's (Anthropic: a content block's).
+        only = None if kind in _INDEXED_STREAMS or request.get("n", 1) > 1 else 0
+        async for piece in _pieces(wrapper, kind):
+            for event in _read_piece(piece, only):
+                yield event
     finally:
         await exchange.close()
 
@@ -122,49 +124,58 @@ def _read_whole(response: Any) -> list[Event]:
     return events
 
 
-async def _pieces(response: Any) -> AsyncIterator[Any]:
+_INDEXED_STREAMS = frozenset(
+    {
+        "openai.AsyncStream",
+        "litellm.llms.openai.chat.gpt_transformation.OpenAIChatCompletionStreamingHandler",
+    }
+)
+_KNOWN_STREAMS = _INDEXED_STREAMS | {"litellm.llms.anthropic.chat.handler.ModelResponseIterator"}
+
+
+def _stream_kind(wrapper: Any) -> str:
+    kind = type(getattr(wrapper, "completion_stream", None))
+    return f"{kind.__module__}.{kind.__name__}"
+
+
+async def _pieces(wrapper: Any, kind: str) -> AsyncIterator[Any]:
     """The provider's own events, under litellm's wrapper where their kind is known.
 
     The wrapper reports a truncated stream as `stop` with made-up usage, keeps only the first choice's
     finish reason, and costs 3-8 times as much per chunk.
     """
-    inner = getattr(response, "completion_stream", None)
-    if inner is None or f"{type(inner).__module__}.{type(inner).__name__}" not in _KNOWN_STREAMS:
-        async for piece in response:
-            yield piece
-        if getattr(response, "received_finish_reason", "") is None:
-            raise httpx.RemoteProtocolError("the stream ended without a finish reason")
+    if kind in _KNOWN_STREAMS:
+        async for piece in wrapper.completion_stream:
+            if not isinstance(piece, dict):  # litellm's marks between events; on [DONE] they fake a `stop`
+                yield piece
         return
-    async for piece in inner:
-        if not isinstance(piece, dict):  # litellm's markers between events; on [DONE] they fake a `stop`
-            yield piece
+    async for piece in wrapper:
+        yield piece
+    if getattr(wrapper, "received_finish_reason", "") is None:
+        raise wire.TruncatedStreamError("the stream ended without the provider's finish reason")
 
 
-_KNOWN_STREAMS = frozenset(
-    {
-        "openai.AsyncStream",
-        "litellm.llms.anthropic.chat.handler.ModelResponseIterator",
-        "litellm.llms.openai.chat.gpt_transformation.OpenAIChatCompletionStreamingHandler",
-    }
-)
-
-
-def _read_piece(piece: Any, single: bool) -> Event:
+def _read_piece(piece: Any, only: int | None) -> list[Event]:
+    """The events of one piece; `only` is the index of all its choices, where their own say otherwise."""
+    model, request_id = piece.model, piece.id
     usage = read_tokens(getattr(piece, "usage", None))
-    shared = {"model": piece.model, "request_id": piece.id}
     if not piece.choices:
-        return Event(usage=usage, **shared)
-    choice = piece.choices[0]
-    delta = choice.delta
-    return Event(
-        index=0 if single else choice.index,  # Anthropic's is the content block's number
-        text=getattr(delta, "content", None) or "",
-        reasoning=getattr(delta, "reasoning_content", None) or getattr(delta, "reasoning", None) or "",
-        tools=_tool_pieces(getattr(delta, "tool_calls", None) or ()),
-        finish_reason=choice.finish_reason or None,
-        usage=usage,
-        **shared,
-    )
+        return [Event(usage=usage, model=model, request_id=request_id)]
+    events = []
+    for choice in piece.choices:
+        delta = choice.delta
+        event = Event(
+            index=choice.index if only is None else only,
+            text=getattr(delta, "content", None) or "",
+            reasoning=getattr(delta, "reasoning_content", None) or getattr(delta, "reasoning", None) or "",
+            tools=_tool_pieces(getattr(delta, "tool_calls", None) or ()),
+            finish_reason=choice.finish_reason or None,
+            usage=usage,
+            model=model,
+            request_id=request_id,
+        )
+        events.append(event)
+    return events
 
 
 def _tool_pieces(calls: Any) -> tuple[ToolPiece, ...]:

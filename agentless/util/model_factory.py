@@ -6,18 +6,40 @@ from typing import Any
 
 from agentless.config import Config
 from agentless.errors import UnknownModelError
+from agentless.llm.budget import Budget
 from agentless.llm.codegen import CodegenModel, make_codegen_model
+from agentless.llm.ledger import Ledger
 from agentless.logs import configure_logging
+from agentless.settings import BudgetSettings
 
 
 class ModelFactory:
     """Makes the models that a config describes; thread-safe.
 
     With a `[logging]` table in the config, making a factory sets up the `agentless` logger by it.
+
+    Attributes:
+        config: as it was given.
+        ledger: what all its models have used and cost so far.
+        budget: what they may cost together (`max_cost`), and what of that is spent; `None` without a limit.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, max_cost: float | None = None) -> None:
+        """Set up logging and the books.
+
+        Args:
+            config: as `load_config` makes it.
+            max_cost: USD, instead of the config's `[budget] max_cost`.
+
+        Raises:
+            ConfigError: `max_cost` is not a number above 0.
+        """
         self.config = config
+        settings = config.budget
+        if max_cost is not None:
+            settings = BudgetSettings.of(max_cost)
+        self.ledger = Ledger()
+        self.budget = None if settings.max_cost is None else Budget(settings.max_cost)
         self._models: dict[Any, CodegenModel] = {}
         self._lock = threading.Lock()
         if config.logging is not None:
@@ -54,7 +76,9 @@ class ModelFactory:
         with self._lock:
             model = self._models.get((key, settings.key()))
             if model is None:
-                model = self._models[key, settings.key()] = make_codegen_model(settings, key)
+                model = self._models[key, settings.key()] = make_codegen_model(
+                    settings, key, books=self.ledger, budget=self.budget
+                )
             return model
 
     def __repr__(self) -> str:
