@@ -12,6 +12,7 @@ help:
 	@echo "             (MODEL=gpt-4 make demo: the same on a model of config.toml that has a key)"
 	@echo "make test    format, lint, types and tests"
 	@echo "make check   format, lint and types alone"
+	@echo "make bench   what calls and chunks cost, beside litellm, the openai SDK and plain HTTP"
 	@echo "make soak    the long runs: thousands of calls with random faults"
 	@echo "make sweep   every chat model of litellm's registry, and what reaches litellm for it"
 	@echo "make lock    requirements.lock anew from pyproject.toml"
@@ -36,6 +37,9 @@ test: check
 
 soak: $(READY)
 	$(BIN)/python -m pytest -m soak --override-ini "addopts=-ra --strict-markers --import-mode=importlib"
+
+bench: $(READY)
+	$(BIN)/python benchmarks/bench.py
 
 sweep: $(READY)
 	$(BIN)/python benchmarks/sweep.py

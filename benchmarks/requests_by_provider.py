@@ -24,11 +24,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import httpx
 import openai
 
 from agentless.config import read_config
 from agentless.errors import AgentlessError
-from agentless.llm import provider_rows
+from agentless.llm import provider_rows, wire
 from agentless.llm.registry import load_registry
 from agentless.loopback import Loopback, faults
 from agentless.loopback.draft import Plan, Step
@@ -49,6 +50,8 @@ FAULTS: Mapping[str, Fault] = {
 }
 WAYS = ("whole", "streamed")
 TIMEOUT = 4.0
+PATIENCE = 1.0
+"""Seconds after which a fault that comes at once should have ended the call."""
 TYPED = (openai.OpenAIError, AgentlessError)
 """What a failed call may raise: litellm's exceptions are all OpenAI errors."""
 
@@ -56,6 +59,10 @@ TYPED = (openai.OpenAIError, AgentlessError)
 _EXTRA: Mapping[str, Mapping[str, Any]] = {
     "azure": {"api_version": "2024-10-21"},
     "azure_ai": {"api_version": "2024-10-21"},
+    "clarifai": {"name": "openai/chat-completion/models/gpt-4o"},
+    "ragflow": {"name": "chat/an-id/some-model"},
+    "replicate": {"name": "some/model"},
+    "sagemaker": {"name": "some-endpoint"},
 }
 _ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE",
@@ -78,13 +85,12 @@ class Row:
     counts: dict[tuple[str, str], int] = field(default_factory=dict)
     errors: dict[tuple[str, str], str] = field(default_factory=dict)
     paths: set[str] = field(default_factory=set)
-    slowest: float = 0.0
     reason: str | None = None
     """Why it cannot be counted here."""
 
     @property
     def wrong(self) -> list[str]:
-        """The cells that are not 1, and the errors that have no type of ours or litellm's."""
+        """The cells that are not 1, and what else is not as it should be."""
         counts = [f"{way} {fault}: {n}" for (way, fault), n in self.counts.items() if n != 1]
         untyped = [f"{way} {fault}: {text}" for (way, fault), text in self.errors.items() if text]
         return counts + untyped
@@ -122,24 +128,24 @@ def main() -> int:
     os.environ.update(_ENVIRONMENT)
     logging.disable(logging.CRITICAL)
     names = options.providers or sorted(set(provider_rows.PROVIDERS) | provider_rows.LITELLM_ONLY)
-    with only_this_machine() as refused, Loopback() as server:
+    with only_this_machine() as refused, watched_requests() as seen, Loopback() as server:
         server._provider = AnyPath(  # noqa: SLF001 - the one thing that the public server refuses
             server._provider._rules,  # noqa: SLF001
             server._provider.script,  # noqa: SLF001
             server._provider.journal,  # noqa: SLF001
         )
-        rows = [count(name, server, refused) for name in names]
+        rows = [count(name, server, refused, seen) for name in names]
     print(table(rows))
     for row in rows:
         if options.verbose and row.reason is None:
-            print(f"\n{row.name} ({row.model}): {', '.join(sorted(row.paths))}, slowest {row.slowest:.2f} s")
+            print(f"\n{row.name} ({row.model}): {', '.join(sorted(row.paths))}")
     wrong = [(row.name, row.wrong) for row in rows if row.reason is None and row.wrong]
     for name, cells in wrong:
         print(f"\nNOT ONE: {name}: {'; '.join(cells)}")
     return 1 if wrong else 0
 
 
-def count(name: str, server: Loopback, refused: list[str]) -> Row:
+def count(name: str, server: Loopback, refused: list[str], seen: list[str]) -> Row:
     """Play every fault at one provider, whole and streamed."""
     model = model_of(name)
     row = Row(name, model)
@@ -165,6 +171,7 @@ def count(name: str, server: Loopback, refused: list[str]) -> Row:
             server.reset()
             server.default = fault
             refused.clear()
+            seen.clear()
             began = time.monotonic()
             problem: BaseException | None = None
             try:
@@ -174,7 +181,7 @@ def count(name: str, server: Loopback, refused: list[str]) -> Row:
                     list(made.codegen_stream("hi"))
             except Exception as error:  # noqa: BLE001 - what it is, is the finding
                 problem = error
-            row.slowest = max(row.slowest, time.monotonic() - began)
+            seconds = time.monotonic() - began
             sent = [entry for entry in server.journal if entry.method == "POST"]
             row.paths.update(entry.path.partition("?")[0] for entry in sent)
             if not sent and not row.counts:
@@ -187,6 +194,10 @@ def count(name: str, server: Loopback, refused: list[str]) -> Row:
                 row.errors[way, fault_name] = _short(problem)
             elif fault_name == "429" and getattr(problem, "status_code", None) != 429:
                 row.errors[way, fault_name] = _short(problem)
+            elif len(seen) != len(sent):
+                row.errors[way, fault_name] = "passed our watch by"
+            elif seconds > PATIENCE:
+                row.errors[way, fault_name] = f"took {seconds:.1f} s"
             else:
                 row.errors[way, fault_name] = ""
     return row
@@ -239,6 +250,24 @@ def only_this_machine() -> Iterator[list[str]]:
         socket.socket.connect = connect  # type: ignore[method-assign]
         socket.socket.connect_ex = connect_ex  # type: ignore[method-assign]
         socket.getaddrinfo = resolve
+
+
+@contextmanager
+def watched_requests() -> Iterator[list[str]]:
+    """Note what the attempts' own watch saw: a request that passes it by is not held to one."""
+    seen: list[str] = []
+    admit = wire.Exchange.admit
+
+    def noting(self: wire.Exchange, request: httpx.Request) -> None:
+        admit(self, request)
+        if request.method == "POST":
+            seen.append(str(request.url))
+
+    wire.Exchange.admit = noting  # type: ignore[method-assign]
+    try:
+        yield seen
+    finally:
+        wire.Exchange.admit = admit  # type: ignore[method-assign]
 
 
 def table(rows: Sequence[Row]) -> str:

@@ -40,13 +40,20 @@ def redact(error: BaseException, secrets: Iterable[str]) -> None:
         if link is None or id(link) in seen:
             continue
         seen.add(id(link))
-        link.args = tuple(_without(value, words) for value in link.args)
+        link.args = tuple(_shown_without(value, words) for value in link.args)
         for name, value in list(vars(link).items()):
             if isinstance(value, httpx.Response):
                 _redact_response(value, words)
-            elif isinstance(value, (str, bytes, dict, list, tuple)):
+            elif isinstance(value, (str, bytes, dict, list, tuple, httpx.Headers)):
                 setattr(link, name, _without(value, words))
         todo += [link.__cause__, link.__context__]
+
+
+def _shown_without(value: Any, words: list[str]) -> Any:
+    """An exception's argument; one whose text would show a secret (aiohttp's request) becomes that text."""
+    value = _without(value, words)
+    text = repr(value)
+    return _without(text, words) if any(word in text for word in words) else value
 
 
 def _without(value: Any, words: list[str]) -> Any:
@@ -55,9 +62,11 @@ def _without(value: Any, words: list[str]) -> Any:
             value = value.replace(word, "[redacted]")
         elif isinstance(value, bytes):
             value = value.replace(word.encode(), b"[redacted]")
+    if isinstance(value, httpx.Headers):
+        return httpx.Headers([(name, _without(text, words)) for name, text in value.multi_items()])
     if isinstance(value, dict):
         return {key: _without(item, words) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
+    if type(value) in {list, tuple}:
         return type(value)(_without(item, words) for item in value)
     return value
 
@@ -67,6 +76,7 @@ def _redact_response(response: httpx.Response, words: list[str]) -> None:
     if isinstance(content, bytes):
         response._content = _without(content, words)  # noqa: SLF001  # httpx has no setter
         response.__dict__.pop("_text", None)
+    response.headers = _without(response.headers, words)
 
 
 def _wire_fault(error: BaseException) -> BaseException:

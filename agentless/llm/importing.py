@@ -6,13 +6,12 @@ import gc
 import importlib
 import logging
 import os
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-
-import httpx
 
 from agentless.llm import bridge, wire
 
@@ -24,7 +23,12 @@ _IMPORT_ENVIRONMENT = {
     "LITELLM_MODE": "PRODUCTION",
     "LOGGING_EXECUTOR_MAX_THREADS": "1",
 }
+# The import sets it at first use of a tokenizer, which `load` brings about.
+_SET_BY_LITELLM = "TIKTOKEN_CACHE_DIR"
 _IMPORT_LOGGERS = ("httpx", "apscheduler.executors.default", "apscheduler.scheduler")
+# They write every request to stderr or stdout at INFO, with handlers of their own, and the headers too at
+# DEBUG; an application that wants that sets their level itself.
+_LOUD_LOGGERS = ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy", "openai")
 
 _lock = threading.Lock()
 _litellm: Any = None
@@ -46,6 +50,7 @@ def load() -> Any:
                     # What the first call would do on the engine's loop, in 0.3 s; and schemas that are built
                     # at first use, with a warning that only the import's own filters hide.
                     importlib.import_module("openai.resources")
+                    importlib.import_module("litellm.litellm_core_utils.default_encoding")
                     litellm.ModelResponse()
                     litellm.ModelResponseStream()
                 _set_up(litellm)
@@ -66,10 +71,14 @@ async def warm() -> None:
 
 @contextmanager
 def _no_traces() -> Iterator[None]:
-    environment = {name: os.environ.get(name) for name in _IMPORT_ENVIRONMENT}
+    environment = {name: os.environ.get(name) for name in (*_IMPORT_ENVIRONMENT, _SET_BY_LITELLM)}
+    is_first = "litellm" not in sys.modules
     filters = list(warnings.filters)
     levels = {name: logging.getLogger(name).level for name in _IMPORT_LOGGERS}
     os.environ.update(_IMPORT_ENVIRONMENT)
+    for logger in map(logging.getLogger, _LOUD_LOGGERS):
+        if logger.level == logging.NOTSET:
+            logger.setLevel(logging.WARNING)
     try:
         yield
     finally:
@@ -80,6 +89,8 @@ def _no_traces() -> Iterator[None]:
                 os.environ[name] = value
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
+        for name in _LOUD_LOGGERS if is_first else ():
+            logging.getLogger(name).handlers.clear()
         # Only what the import added: an application's filters may have changed meanwhile.
         for entry in [entry for entry in warnings.filters if entry not in filters]:
             warnings.filters.remove(entry)  # type: ignore[attr-defined]  # typed as a Sequence
@@ -91,8 +102,14 @@ def _set_up(litellm: Any) -> None:
 
     litellm.suppress_debug_info = True  # banners on stdout
     litellm.disable_streaming_logging = True
+    litellm.REPEATED_STREAMING_CHUNK_LIMIT = sys.maxsize  # 100 equal chunks in a row were an error
     litellm.disable_stop_sequence_limit = True  # else more than 4 are cut in silence; options.py counts
+    if litellm.disable_hf_tokenizer_download is None:
+        # Pricing a stream before it begins, litellm counts the tokens of an empty text, for Llama and
+        # Command R with a tokenizer that it downloads: on the loop, 23-46 s where the host is out of reach.
+        litellm.disable_hf_tokenizer_download = True
     _watch_connections()
+    _leave_costs_to_us()
     let_errors_travel(litellm)
     bridge.on_exit(_close_clients)
     # Tearing down litellm's modules takes over a second; frozen objects are not looked at (0.15 s).
@@ -108,11 +125,28 @@ def _watch_connections() -> None:
 
     def create_transport(ssl_context: Any = None, ssl_verify: Any = None, **_: Any) -> Any:
         verify = ssl_context if ssl_context is not None else ssl_verify if ssl_verify is not None else True
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=256, keepalive_expiry=30.0)
-        return wire.WatchedTransport(verify=verify, limits=limits)
+        return wire.WatchedTransport(verify=verify)
 
     http_handler.AsyncHTTPHandler._create_async_transport = staticmethod(create_transport)  # noqa: SLF001
     http_handler.AsyncHTTPTransport = wire.WatchedTransport  # its proxies' transports
+
+
+def _leave_costs_to_us() -> None:
+    """Skip litellm's cost of each reply where only we would read it: a tenth of a call's time.
+
+    `prices.py` does the same arithmetic, for failed attempts too.
+    """
+    from litellm._internal_context import is_internal_call
+    from litellm.litellm_core_utils.litellm_logging import Logging
+
+    calculate = Logging._response_cost_calculator  # noqa: SLF001  # an AttributeError if it has moved
+
+    def calculate_for_others(self: Any, *arguments: Any, **options: Any) -> Any:
+        if wire.current.get() is not None and is_internal_call.get():
+            return None
+        return calculate(self, *arguments, **options)
+
+    Logging._response_cost_calculator = calculate_for_others  # noqa: SLF001
 
 
 async def _close_clients() -> None:

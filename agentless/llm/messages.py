@@ -216,6 +216,10 @@ def _mark_message(message: dict[str, Any]) -> bool:
     """Mark the last block of a message; false where it has a mark already, or nothing to put one on."""
     if _count_marks([message]):
         return False
+    if message["role"] == "tool" and message["content"]:
+        # Within a tool's result a mark counts for nothing; litellm (1.105.3) puts this one on the result.
+        message["cache_control"] = _mark()
+        return True
     content = message["content"]
     if isinstance(content, str) and content.strip():
         message["content"] = [{"type": "text", "text": content, "cache_control": _mark()}]

@@ -17,7 +17,7 @@ from agentless.llm.capabilities import OPENAI_LIKE, Capabilities, resolve
 from agentless.llm.messages import mark_cache
 from agentless.llm.options import Dropped, dropped_options, settle
 from agentless.llm.provider_rows import Provider, find_provider, provider_names, unknown_provider
-from agentless.llm.routes import EFFORT, find_route
+from agentless.llm.routes import EFFORT, IGNORE_MAX_RETRIES, find_route
 from agentless.problems import did_you_mean
 from agentless.settings import ModelSettings
 
@@ -214,7 +214,10 @@ def _allowed(request: Mapping[str, Any], capabilities: Capabilities, route_name:
         forced.add(EFFORT)
     # litellm knows only the models of today's registry to think; the mark is the same on the wire.
     forced.add("thinking")
-    return sorted(option for option in forced if option in request)
+    allowed = {option for option in forced if option in request}
+    if route_name in IGNORE_MAX_RETRIES:
+        allowed.add("max_retries")  # which the transport adds
+    return sorted(allowed)
 
 
 def _key(seller: Provider, variables: Mapping[str, str], model: str, also: Sequence[str]) -> str | None:

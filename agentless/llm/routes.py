@@ -159,6 +159,8 @@ ROUTES: Mapping[str, Route] = {
     "hyperbolic": _refusing(EFFORT),
     "inception": _refusing(TOP_P, N, SEED),
     "lambda_ai": _refusing(EFFORT),
+    "langflow": Route(refuses=_ALL | {LENGTH}),
+    "langgraph": Route(refuses=_ALL | {LENGTH}),
     "meta_llama": _refusing(FORMAT, EFFORT),
     "minimax": _refusing(EFFORT),
     "mistral": _refusing(N),
@@ -180,6 +182,7 @@ ROUTES: Mapping[str, Route] = {
     "sail": _refusing(STOP, SEED),
     "sambanova": _refusing(N, SEED, EFFORT),
     "snowflake": _refusing(STOP, N, SEED, FORMAT, EFFORT),
+    "triton": Route(refuses=_ALL),
     "v0": Route(refuses=(_ALL | {LENGTH}) - {TOOLS, CHOICE}),
     "vercel_ai_gateway": _refusing(EFFORT),
     "volcengine": _refusing(FORMAT, EFFORT),
@@ -189,3 +192,13 @@ ROUTES: Mapping[str, Route] = {
     ),
     "zai": _refusing(N, SEED, FORMAT, EFFORT),
 }
+
+IGNORE_MAX_RETRIES = frozenset(
+    """
+    ai21_chat baseten codestral deepinfra featherless_ai hyperbolic inception morph nscale nvidia_nim sambanova
+    v0 zai
+    """.split()  # noqa: SIM905  # names are read better so
+)
+"""Routes whose list of options lacks `max_retries`: the transport's 0 reaches their client only if it is
+allowed by name, and their client's own two retries wait up to a minute between refusals. Measured by
+`benchmarks/requests_by_provider.py`."""

@@ -39,6 +39,7 @@ async def stream(request: Mapping[str, Any], exchange: wire.Exchange) -> AsyncGe
         breaks (`as_litellm` turns those into litellm's).
     """
     streamed = {**request, "stream": True, "stream_options": {"include_usage": True}}
+    watched = wire.current.set(exchange)  # some routes (Gemini's) send when the first piece is asked for
     try:
         wrapper = await _complete(streamed, exchange)
         kind = _stream_kind(wrapper)
@@ -48,6 +49,7 @@ async def stream(request: Mapping[str, Any], exchange: wire.Exchange) -> AsyncGe
             for event in _read_piece(piece, only):
                 yield event
     finally:
+        wire.current.reset(watched)
         await exchange.close()
 
 
@@ -60,12 +62,24 @@ async def _complete(request: Mapping[str, Any], exchange: wire.Exchange) -> Any:
     quiet = is_internal_call.set(not _has_callbacks(litellm))
     try:
         with bridge.inline(_returns_at_once(request)):
-            # Both retries must be 0: unset, openai sends 3 requests and azure 9. (Routes that ignore
-            # `max_retries` have it allowed by name in routes.py; wire.py refuses a repeated POST anyway.)
-            return await litellm.acompletion(**request, num_retries=0, max_retries=0, timeout=_NO_TIMEOUT)
+            return await litellm.acompletion(**request, **_retries(request), timeout=_NO_TIMEOUT)
     finally:
         is_internal_call.reset(quiet)
         wire.current.reset(watched)
+
+
+def _retries(request: Mapping[str, Any]) -> dict[str, int]:
+    # Both must be 0: unset, openai sends 3 requests and azure 9. (Routes that ignore `max_retries` have it
+    # allowed by name in routes.py, and wire.py refuses a repeated POST anyway.)
+    return {"num_retries": 0} if _route(request) in _REFUSE_MAX_RETRIES else {"num_retries": 0, "max_retries": 0}
+
+
+_REFUSE_MAX_RETRIES = frozenset({"gradient_ai"})
+"""Routes that raise `UnsupportedParamsError` for `max_retries`; they retry nothing by themselves."""
+
+
+def _route(request: Mapping[str, Any]) -> str:
+    return str(request["model"]).split("/", 1)[0]
 
 
 def _has_callbacks(litellm: Any) -> bool:
@@ -84,7 +98,7 @@ _CALLBACKS = (
 
 
 def _returns_at_once(request: Mapping[str, Any]) -> bool:
-    return str(request["model"]).split("/", 1)[0] in _ASYNC_ROUTES
+    return _route(request) in _ASYNC_ROUTES
 
 
 # `acompletion` runs `completion` in a thread to get a coroutine from it. On these routes that takes a

@@ -206,7 +206,7 @@ class TestErrorHandling:
             ("AuthenticationError", faults.InvalidKey(), 1),
         ],
     )
-    def test_fault_by_its_name(  # noqa: PLR0917 - fixtures
+    def test_fault_by_its_name(
         self,
         server: Loopback,
         make_model: MakeModel,

@@ -14,10 +14,11 @@ from typing import Any, ClassVar
 from agentless.llm.codegen import CodegenModel, Message, make_codegen_model
 from agentless.llm.trajectory import Usage
 from agentless.util.edit_tool import EDIT_TOOL, EDITED, NUDGE, as_function
-from agentless.util.pipeline_settings import find_settings, settle
+from agentless.util.pipeline_settings import find, settle
 
 __all__ = [
     "AnthropicChatDecoder",
+    "ChatDecoder",
     "DecoderBase",
     "DeepSeekChatDecoder",
     "GreedySamplesError",
@@ -96,7 +97,7 @@ class ChatDecoder(DecoderBase):
         max_new_tokens: int = 1024,
     ) -> None:
         super().__init__(name, logger, batch_size, temperature, max_new_tokens)
-        self._found = find_settings(name, self.backend)
+        self._found = find(name, self.backend)
         self._lock = threading.Lock()
         self._made: CodegenModel | None = None
 
@@ -106,7 +107,7 @@ class ChatDecoder(DecoderBase):
         with self._lock:
             if self._made is None:
                 settings = settle(
-                    self._found,
+                    self._found.settings,
                     batch_size=self.batch_size,
                     temperature=self.temperature,
                     max_new_tokens=self.max_new_tokens,
@@ -114,7 +115,14 @@ class ChatDecoder(DecoderBase):
                     key_variables=self.other_key_variables,
                     key=self.name,
                 )
-                self._made = make_codegen_model(settings, self.name, self.logger)
+                source = self._found.source
+                self._made = make_codegen_model(
+                    settings,
+                    self.name,
+                    self.logger,
+                    books=None if source is None else source.ledger,
+                    budget=None if source is None else source.budget,
+                )
             return self._made
 
     def codegen(
@@ -238,7 +246,7 @@ def make_model(
     batch_size: int = 1,
     max_tokens: int = 1024,
     temperature: float = 0.0,
-) -> DecoderBase:
+) -> ChatDecoder:
     """The pipeline's way to a model.
 
     Args:

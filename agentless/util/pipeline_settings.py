@@ -5,35 +5,54 @@ is one; a model without a table in it is one of the backend's own.
 """
 
 import os
+import threading
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from agentless.config import Config, ModelSettings, load_config
 from agentless.errors import ConfigError, Problem
 from agentless.llm import providers
+from agentless.llm.budget import Budget
+from agentless.llm.ledger import Ledger
 from agentless.llm.options import BUDGETS, effort_word
 from agentless.problems import key_path
 
 VARIABLE = "AGENTLESS_CONFIG"
 DEFAULT = "config.toml"
+_lock = threading.Lock()
 
 # Without a config: a failed instance ends the pipeline's whole run of hours, so failures that pass are
 # waited for as long as a service's bad quarter of an hour takes.
 _PATIENCE = {"num_retries": 10, "retry_max_wait": 60.0}
 
 
-def find_settings(name: str, backend: str) -> ModelSettings:
-    """The settings of the model `name`: the config's, or the backend's model of that name.
+class Source(NamedTuple):
+    """A config that was found, with the books and the money that all its models share."""
+
+    config: Config
+    ledger: Ledger
+    budget: Budget | None
+
+
+class Found(NamedTuple):
+    """A model's settings before the pipeline has its say; `source` is `None` where there is no config."""
+
+    settings: ModelSettings
+    source: Source | None
+
+
+def find(name: str, backend: str) -> Found:
+    """The model `name`: the config's, or the backend's model of that name.
 
     Raises:
         ConfigError: There is a config, and it is wrong; or the variable names a file that is none.
     """
-    config = _config()
-    if config is not None and name in config.models:
-        return config.models[name]
-    return _checked({"name": name, "provider": backend, **_PATIENCE})
+    source = _source()
+    if source is not None and name in source.config.models:
+        return Found(source.config.models[name], source)
+    return Found(_checked({"name": name, "provider": backend, **_PATIENCE}), source)
 
 
 def settle(
@@ -53,7 +72,7 @@ def settle(
     business: of the config's own, its post-processing knows nothing.
 
     Args:
-        found: As `find_settings` returns them.
+        found: As `find` returns them.
         batch_size: The most samples of one request; 0 counts as 1.
         temperature: Of this stage.
         max_new_tokens: Of this stage.
@@ -107,17 +126,19 @@ def _other_key(found: ModelSettings, variables: Sequence[str], key: str) -> dict
     return {"api_key": f"env:{held}"}
 
 
-def _config() -> Config | None:
+def _source() -> Source | None:
     named = os.environ.get(VARIABLE, "").strip()
     path = Path(named or DEFAULT).absolute()
     try:
         state = path.stat()
+        changed, size = state.st_mtime_ns, state.st_size
     except OSError:
         if not named:
             return None
-        return load_config(path)  # it says what is wrong
+        changed, size = 0, 0  # reading it says what is wrong
     try:
-        return _read(path, state.st_mtime_ns, state.st_size)
+        with _lock:  # all threads are to share one budget
+            return _read(path, changed, size)
     except ConfigError as error:
         if not named:
             error.add_note(
@@ -127,9 +148,11 @@ def _config() -> Config | None:
 
 
 @lru_cache(maxsize=8)
-def _read(path: Path, changed: int, size: int) -> Config:  # noqa: ARG001  # part of the key of the cache
-    """The config; the pipeline makes a model for every prompt."""
-    return load_config(path)
+def _read(path: Path, changed: int, size: int) -> Source:  # noqa: ARG001  # part of the key of the cache
+    """The config, read once: the pipeline makes a model for every prompt."""
+    config = load_config(path)
+    most = config.budget.max_cost
+    return Source(config, Ledger(), None if most is None else Budget(most))
 
 
 def _checked(values: dict[str, Any]) -> ModelSettings:
