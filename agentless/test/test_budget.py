@@ -26,7 +26,7 @@ from agentless.test.ways import KEY, MODELS, QUICK, WAYS, Way
 from agentless.util.model_factory import ModelFactory
 
 MakeConfig = Callable[..., Config]
-PRICES = {"input_cost_per_token": 1e-6, "output_cost_per_token": 5e-6}
+PRICES: dict[str, Any] = {"input_cost_per_token": 1e-6, "output_cost_per_token": 5e-6}
 
 
 def billed(server: Loopback) -> float:

@@ -235,16 +235,18 @@ def test_a_pool_of_threads(server: Loopback, backend: str, tmp_path: Path) -> No
 
 
 def test_nothing_is_said_but_to_the_given_logger(
-    backend: str,
     make: Callable[..., Any],
+    configure: Callable[..., None],
     capfd: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """No line on stdout or stderr, and none for another logger."""
-    model = make(backend, temperature=0.8, batch_size=2)
+    """No line on stdout or stderr, and none for another logger, warnings of the model beneath included."""
+    configure(NAMES["openai"], name="o3-mini", provider="openai")
+    model = make("openai", temperature=0.8, batch_size=2)
     model.codegen("hi", num_samples=2, prompt_cache=True)
     assert capfd.readouterr() == ("", "")
     assert {record.name for record in caplog.records} == {model.logger.name}
+    assert "temperature is left out" in caplog.text
 
 
 # What the decoders are

@@ -1,16 +1,19 @@
 """From a config to models."""
 
-import difflib
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from agentless.config import Config
+from agentless.config import BudgetSettings, Config
 from agentless.errors import UnknownModelError
-from agentless.llm.budget import Budget
-from agentless.llm.codegen import CodegenModel, make_codegen_model
 from agentless.llm.ledger import Ledger
 from agentless.logs import configure_logging
-from agentless.settings import BudgetSettings
+from agentless.problems import did_you_mean
+
+if (
+    TYPE_CHECKING
+):  # what makes the calls takes longer to import than all of this, and comes with the first model
+    from agentless.llm.budget import Budget
+    from agentless.llm.codegen import CodegenModel
 
 
 class ModelFactory:
@@ -39,13 +42,13 @@ class ModelFactory:
         if max_cost is not None:
             settings = BudgetSettings.of(max_cost)
         self.ledger = Ledger()
-        self.budget = None if settings.max_cost is None else Budget(settings.max_cost)
+        self.budget = None if settings.max_cost is None else _budget(settings.max_cost)
         self._models: dict[Any, CodegenModel] = {}
         self._lock = threading.Lock()
         if config.logging is not None:
             configure_logging(config.logging)
 
-    def create_model(self, name: str | None = None, **overrides: Any) -> CodegenModel:
+    def create_model(self, name: str | None = None, **overrides: Any) -> "CodegenModel":
         """The model `name`, with `overrides` in place of its settings.
 
         The same name and settings give the same object. Nothing is sent, and litellm is not imported.
@@ -64,14 +67,15 @@ class ModelFactory:
         key = self.config.default_model if name is None else name
         models = self.config.models
         if key not in models:
-            close = difflib.get_close_matches(str(key), models, n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
             where = f" in {self.config.path}" if self.config.path else ""
             raise UnknownModelError(
-                f"no model {key!r}{where}; there are: {', '.join(map(repr, models))}.{hint}",
+                f"no model {key!r}{where}; there are: {', '.join(map(repr, models))}"
+                f"{did_you_mean(str(key), models)}",
                 name=str(key),
                 known=models,
             )
+        from agentless.llm.codegen import make_codegen_model
+
         settings = models[key].with_overrides(**overrides)
         with self._lock:
             model = self._models.get((key, settings.key()))
@@ -83,3 +87,9 @@ class ModelFactory:
 
     def __repr__(self) -> str:
         return f"ModelFactory(models={list(self.config.models)}, default_model={self.config.default_model!r})"
+
+
+def _budget(max_cost: float) -> "Budget":
+    from agentless.llm.budget import Budget
+
+    return Budget(max_cost)
