@@ -36,7 +36,7 @@ test: check
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 soak: $(READY)
-	$(BIN)/python -m pytest -m soak --override-ini "addopts=-ra --strict-markers --import-mode=importlib"
+	$(BIN)/python -m pytest -m soak -n $(WORKERS)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/bench.py

@@ -1,43 +1,23 @@
 """A model: the four methods, thin; one class for each provider with behaviour of its own."""
 
 import logging
-import threading
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, replace
 from typing import Any
 
-from agentless.config import Credentials, ModelSettings
+from agentless.config import ModelSettings
 from agentless.errors import UnsupportedFeatureError
 from agentless.llm import bridge, providers, quotes, sampling, tools
 from agentless.llm.accounts import Account
-from agentless.llm.bridge import AsyncStream, Stream
 from agentless.llm.budget import Budget
 from agentless.llm.capabilities import Capabilities
 from agentless.llm.ledger import Ledger
-from agentless.llm.messages import prepare
+from agentless.llm.orders import OVERRIDES, Message, Orders
 from agentless.llm.prices import price_list
 from agentless.llm.quotes import Quote
-from agentless.llm.tokens import Prompt
+from agentless.llm.streams import AsyncStream, Stream
 from agentless.llm.trajectory import Chunk, Trajectory
 
-Message = str | list[dict[str, Any]]
-"""A user's text, or a whole conversation as chat messages (`role`, `content`, ...)."""
-
-OVERRIDES = frozenset(
-    {"temperature", "top_p", "max_new_tokens", "stop", "seed", "tools", "tool_choice", "reasoning_effort"}
-)
-"""The settings that a single call may set differently."""
-
-_MOST_VARIANTS = 64  # of overrides that one model object remembers
-
-
-@dataclass(frozen=True)
-class _Variant:
-    """Settings with all that follows from them, worked out once."""
-
-    settings: ModelSettings
-    capabilities: Capabilities
-    dropped: tuple[providers.Dropped, ...]
+__all__ = ["OVERRIDES", "AnthropicModel", "CodegenModel", "DeepSeekModel", "Message", "OpenAIModel"]
 
 
 class CodegenModel:
@@ -79,18 +59,13 @@ class CodegenModel:
         """
         self.key = key or settings.name
         self.settings = settings
-        self._logger = logger or logging.getLogger("agentless")
-        self._credentials: Credentials = providers.resolve_credentials(settings, model=self.key)
-        self._is_embedded = providers.provider_of(settings).embedded
-        self._lock = threading.Lock()
-        self._variants: dict[Any, _Variant] = {}
-        self._warned: set[str] = set()
-        self._base = self._work_out(settings)
-        self.ledger = Ledger(books, logger=self._logger)
-        prices = price_list(settings, self._base.capabilities)
+        logger = logger or logging.getLogger("agentless")
+        self._orders = Orders(settings, self.key, logger)
+        self.ledger = Ledger(books, logger=logger)
+        prices = price_list(settings, self.capabilities)
         self._account = Account(self.key, prices, self.ledger, budget)
         if budget is not None:
-            quotes.check_bounds(self._account, self._base.capabilities)
+            quotes.check_bounds(self._account, self.capabilities)
 
     @property
     def name(self) -> str:
@@ -100,12 +75,12 @@ class CodegenModel:
     @property
     def capabilities(self) -> Capabilities:
         """What the model can do by its route."""
-        return self._base.capabilities
+        return self._orders.base.capabilities
 
     @property
     def dropped_options(self) -> tuple[providers.Dropped, ...]:
         """The options that were set and are not sent, with the reason and the remedy of each."""
-        return self._base.dropped
+        return self._orders.base.dropped
 
     def codegen(
         self,
@@ -237,7 +212,7 @@ class CodegenModel:
         Raises:
             TypeError, ValueError: as `codegen`.
         """
-        order, n = self._order(message, num_samples, prompt_cache, overrides)
+        order, n = self._orders.take(self._account, message, num_samples, prompt_cache, overrides)
         return quotes.quote(order, n)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -257,65 +232,8 @@ class CodegenModel:
         overrides: Mapping[str, Any],
     ) -> "Callable[[sampling.EmitChunk | None], Any]":
         """Check the arguments now, in the caller's thread; what is returned does the work."""
-        order, n = self._order(message, num_samples, prompt_cache, overrides)
+        order, n = self._orders.take(self._account, message, num_samples, prompt_cache, overrides)
         return lambda emit: sampling.sample(order, n, emit)
-
-    def _order(
-        self,
-        message: Message,
-        num_samples: int | None,
-        prompt_cache: bool | None,
-        overrides: Mapping[str, Any],
-    ) -> tuple[sampling.Order, int]:
-        variant = self._variant(overrides)
-        settings, capabilities = variant.settings, variant.capabilities
-        n = _sample_count(settings.batch_size if num_samples is None else num_samples)
-        if n > 1 and capabilities.supports_temperature and settings.temperature == 0.0:
-            raise ValueError(
-                f"{self.key}: {n} samples at temperature 0 would be {n} times the same; "
-                "set a temperature above 0, in the config or as temperature= of this call"
-            )
-        if prompt_cache is not None and not isinstance(prompt_cache, bool):
-            raise TypeError(f"prompt_cache must be true, false or None, not {prompt_cache!r}")
-        caches = settings.prompt_cache if prompt_cache is None else prompt_cache
-        conversation = prepare(
-            message,
-            capabilities=capabilities,
-            system_message=settings.system_message,
-            modify_params=settings.modify_params,
-            model=settings.name,
-        )
-        self._warn_once(conversation.warnings)
-        credentials = self._reach()
-
-        def build(size: int, streamed: bool) -> Mapping[str, Any]:
-            return providers.build_request(
-                settings,
-                capabilities,
-                conversation.messages,
-                credentials=credentials,
-                n=size,
-                stream=streamed,
-                prompt_cache=caches,
-            )
-
-        prompt = Prompt(settings.name, conversation.messages, settings.tools, settings.response_format)
-        order = sampling.Order(
-            settings=settings,
-            build=build,
-            account=self._account,
-            prompt=prompt,
-            max_input_tokens=capabilities.max_input_tokens,
-            max_output_tokens=capabilities.max_output_tokens,
-            service=(settings.provider, settings.name, credentials.base_url, credentials.api_key),
-            native_n=settings.batch_size if capabilities.native_n else 1,
-            native_n_in_streams=settings.batch_size if capabilities.streams_native_n else 1,
-            secrets=credentials.secrets(),
-            allow_empty=conversation.messages[-1]["role"] == "tool",
-            warm_first=caches and capabilities.supports_prompt_cache and prompt.may_be_cached,
-            writes_cache=caches or not capabilities.cache_breakpoints,
-        )
-        return order, n
 
     def _converse(
         self,
@@ -326,7 +244,7 @@ class CodegenModel:
         overrides: Mapping[str, Any],
     ) -> Coroutine[Any, Any, list[tools.ToolTrajectory]]:
         """Check the arguments now, in the caller's thread; what is returned does the work."""
-        variant = self._variant(overrides)
+        variant = self._orders.variant(overrides)
         settings, capabilities = variant.settings, variant.capabilities
         if not settings.tools:
             raise ValueError(f"{self.key} has no tools to call; set tools, in the config or as tools=")
@@ -350,49 +268,6 @@ class CodegenModel:
             message,
             manner,
         )
-
-    def _reach(self) -> Credentials:
-        """Key and address; the embedded provider is started when it is first needed."""
-        if not self._is_embedded or self._credentials.base_url is not None:
-            return self._credentials
-        from agentless.loopback import shared
-
-        url = providers.normalised_url(shared().openai_url, providers.provider_of(self.settings))
-        return replace(self._credentials, base_url=url)
-
-    def _variant(self, overrides: Mapping[str, Any]) -> _Variant:
-        given = {name: value for name, value in overrides.items() if value is not None}
-        if not given:
-            return self._base
-        for name in given:
-            if name not in OVERRIDES:
-                raise TypeError(
-                    f"{name!r} cannot be set for one call; these can: {', '.join(sorted(OVERRIDES))}"
-                )
-        settings = self.settings.with_overrides(**given)
-        with self._lock:
-            variant = self._variants.get(settings.key())
-        if variant is None:
-            variant = self._work_out(settings)
-            with self._lock:
-                if len(self._variants) >= _MOST_VARIANTS:
-                    self._variants.clear()
-                self._variants[settings.key()] = variant
-        return variant
-
-    def _work_out(self, settings: ModelSettings) -> _Variant:
-        capabilities = providers.capabilities_of(settings, key=f"models.{self.key}.capabilities")
-        dropped = providers.dropped_options(settings, capabilities)
-        self._warn_once(str(option) for option in dropped)
-        return _Variant(settings, capabilities, dropped)
-
-    def _warn_once(self, texts: Any) -> None:
-        for text in texts:
-            with self._lock:
-                new = text not in self._warned
-                self._warned.add(text)
-            if new:
-                self._logger.warning("%s: %s", self.key, text)
 
 
 class OpenAIModel(CodegenModel):
@@ -425,11 +300,3 @@ def make_codegen_model(
     """The model for these settings, of its provider's class."""
     kind = _CLASSES.get(settings.provider.lower(), CodegenModel)
     return kind(settings, key, logger=logger, books=books, budget=budget)
-
-
-def _sample_count(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"num_samples must be an integer, not {value!r}")
-    if value < 1:
-        raise ValueError(f"num_samples must be 1 or more, not {value}")
-    return value

@@ -28,7 +28,11 @@ MINUTE = 60.0
 _MARGIN = 1.01
 _SLOWER, _FASTER = 1.2, 0.997
 """A refusal widens the gap between requests, each accepted one narrows it: with these, a service's limit is
-touched by one or two requests in a hundred, and a pace of one a second is back at 30 in five minutes."""
+touched by two requests in a hundred (simulated: fixed and sliding windows, a token bucket), and a pace of one
+a second is back at 30 in five minutes."""
+_MOST_OVER_PACE = 1.1
+"""Bounds a gap by the last minute's pace: refusals that come at any pace would widen it for ever."""
+_LEAST_A_MINUTE = 4
 _NO_GAP = 0.001
 
 _gates: dict[Hashable, "Gate"] = {}
@@ -130,7 +134,8 @@ class Gate:
         if now >= self._held_until:
             recent = [turn.sent_at for turn in self._sent if turn.sent_at > now - MINUTE]
             pace = (now - recent[0] + seconds) / len(recent) if recent else seconds
-            self._gap = max(self._gap * _SLOWER, min(pace, seconds))
+            wider = min(self._gap * _SLOWER, pace * _MOST_OVER_PACE, MINUTE / _LEAST_A_MINUTE)
+            self._gap = max(wider, min(pace, seconds))
         self._held_until = max(self._held_until, now + seconds)
 
     def accepted(self) -> None:

@@ -195,8 +195,8 @@ ROUTES: Mapping[str, Route] = {
 
 IGNORE_MAX_RETRIES = frozenset(
     """
-    ai21_chat baseten codestral deepinfra featherless_ai hyperbolic inception morph nscale nvidia_nim sambanova
-    v0 zai
+    ai21_chat baseten clarifai codestral deepinfra featherless_ai hyperbolic inception morph nscale nvidia_nim
+    sambanova v0 zai
     """.split()  # noqa: SIM905  # names are read better so
 )
 """Routes whose list of options lacks `max_retries`: the transport's 0 reaches their client only if it is

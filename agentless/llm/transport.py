@@ -71,11 +71,11 @@ async def _complete(request: Mapping[str, Any], exchange: wire.Exchange) -> Any:
 def _retries(request: Mapping[str, Any]) -> dict[str, int]:
     # Both must be 0: unset, openai sends 3 requests and azure 9. (Routes that ignore `max_retries` have it
     # allowed by name in routes.py, and wire.py refuses a repeated POST anyway.)
-    return {"num_retries": 0} if _route(request) in _REFUSE_MAX_RETRIES else {"num_retries": 0, "max_retries": 0}
+    return {} if _route(request) in _REFUSE_RETRIES else {"num_retries": 0, "max_retries": 0}
 
 
-_REFUSE_MAX_RETRIES = frozenset({"gradient_ai"})
-"""Routes that raise `UnsupportedParamsError` for `max_retries`; they retry nothing by themselves."""
+_REFUSE_RETRIES = frozenset({"gradient_ai"})
+"""Routes that raise `UnsupportedParamsError` for either; they retry nothing by themselves."""
 
 
 def _route(request: Mapping[str, Any]) -> str:

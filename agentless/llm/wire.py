@@ -16,14 +16,12 @@ Requests outside an attempt (an application's own use of litellm) pass through u
 import asyncio
 import contextvars
 import json
-import time
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import httpx
+
+from agentless.llm.connections import Connections
 
 current: contextvars.ContextVar["Exchange | None"] = contextvars.ContextVar(
     "agentless_exchange", default=None
@@ -31,8 +29,6 @@ current: contextvars.ContextVar["Exchange | None"] = contextvars.ContextVar(
 
 # Of a reply that cannot be used, as much as tells what it is about.
 _KEPT_BYTES = 65_536
-# After so long without a request a connection is closed: services close theirs after a minute or so.
-_IDLE_SECONDS = 30.0
 # httpx's `aiter_lines` (0.28) also splits at these, which JSON may hold raw inside a string.
 _RAW_LINE_ENDS = (
     ("\u2028".encode(), rb"\u2028"),
@@ -80,7 +76,7 @@ class Exchange:
         """Claims that the stream's own end mark came (`[DONE]`, `message_stop`)."""
         self._body: list[bytes] = []
         self._sent: set[str] = set()
-        self._responses: list[_Body] = []
+        self._responses: list[_WatchedBody] = []
 
     def admit(self, request: httpx.Request) -> None:
         """Count `request`, or refuse it where it is the same POST again.
@@ -96,11 +92,14 @@ class Exchange:
         self._sent.add(address)
         self.requests += 1
 
-    def note_response(self, response: httpx.Response, body: "_Body") -> None:
-        """Keep what `response` says, and `body` to be closed."""
+    def note_response(self, response: httpx.Response) -> None:
+        """Keep what `response` says, and watch its body from here on."""
         self.status = response.status_code
         self.headers = response.headers
+        assert isinstance(response.stream, httpx.AsyncByteStream)  # noqa: S101  # an async transport's
+        body = _WatchedBody(response.stream, self, self.is_streaming and _has_event_lines(response))
         self._responses.append(body)
+        response.stream = body
 
     @property
     def text(self) -> str:
@@ -129,123 +128,43 @@ class Exchange:
             await asyncio.shield(closing)
 
 
-@dataclass(eq=False, slots=True)
-class _Lane:
-    """One connection at a time, in a transport of its own."""
-
-    transport: httpx.AsyncHTTPTransport
-    idle_since: float = 0.0
-
-    def is_idle(self) -> bool:
-        """What litellm asks of a pool's connections before it closes a client it has put away."""
-        return self.idle_since > 0
-
-
 class WatchedTransport(httpx.AsyncBaseTransport):
-    """httpx's transport, with the attempt it runs in looking on; as many connections as there are requests.
-
-    Each request has a connection to itself, the one that was used last: httpcore's own pool (1.0.9) asks
-    every idle connection's socket at every request, which with 256 of them takes longer than the request.
-    """
+    """A transport with the attempt it runs in looking on."""
 
     def __init__(self, **options: Any) -> None:
         """Take the options of `httpx.AsyncHTTPTransport`, apart from `limits`."""
-        limits = httpx.Limits(
-            max_connections=None, max_keepalive_connections=1, keepalive_expiry=_IDLE_SECONDS
-        )
-        self._options = {**options, "limits": limits}
-        self._idle: deque[_Lane] = deque()
-        self._busy: set[_Lane] = set()
-
-    @property
-    def _pool(self) -> "WatchedTransport":
-        return self  # where litellm looks for `connections`
-
-    @property
-    def connections(self) -> tuple[_Lane, ...]:
-        """The connections that are kept, busy and idle."""
-        return (*self._busy, *self._idle)
+        # By this name litellm finds out whether a client that it has put away is still in use.
+        self._pool = Connections(**options)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send `request`, if the current attempt admits it."""
         exchange = current.get()
-        if exchange is not None:
-            exchange.admit(request)
-        await self._let_go_of_old()
-        lane = self._idle.pop() if self._idle else _Lane(httpx.AsyncHTTPTransport(**self._options))
-        lane.idle_since = 0.0
-        self._busy.add(lane)
-        try:
-            response = await lane.transport.handle_async_request(request)
-        except BaseException as error:
-            if exchange is not None and isinstance(error, Exception):
-                exchange.failure = error
-            self._release(lane)
-            raise
-        stream = response.stream
-        assert isinstance(stream, httpx.AsyncByteStream)  # noqa: S101  # an async transport's
-        release = partial(self._release, lane)
         if exchange is None:
-            response.stream = _Body(stream, release)
-        else:
-            response.stream = body = _WatchedBody(stream, release, exchange, _has_event_lines(response))
-            exchange.note_response(response, body)
-            # On a refusal the OpenAI SDK else waits and sends again where litellm loses `max_retries=0`.
-            response.headers["x-should-retry"] = "false"
+            return await self._pool.handle_async_request(request)
+        exchange.admit(request)
+        try:
+            response = await self._pool.handle_async_request(request)
+        except Exception as error:
+            exchange.failure = error
+            raise
+        exchange.note_response(response)
+        # On a refusal the OpenAI SDK else waits and sends again where litellm loses `max_retries=0`.
+        response.headers["x-should-retry"] = "false"
         return response
 
     async def aclose(self) -> None:
         """Close every connection."""
-        lanes = self.connections
-        self._idle.clear()
-        self._busy.clear()
-        for lane in lanes:
-            await lane.transport.aclose()
-
-    def _release(self, lane: _Lane) -> None:
-        if lane in self._busy:
-            self._busy.discard(lane)
-            lane.idle_since = time.monotonic()
-            self._idle.append(lane)
-
-    async def _let_go_of_old(self) -> None:
-        while self._idle and time.monotonic() - self._idle[0].idle_since > _IDLE_SECONDS:
-            await self._idle.popleft().transport.aclose()
+        await self._pool.aclose()
 
 
-class _Body(httpx.AsyncByteStream):
-    """A response's body, whose connection is free for another request when it is closed."""
+class _WatchedBody(httpx.AsyncByteStream):
+    """A response's body that passes on what it reads, and says what is wrong with it."""
 
-    def __init__(self, inner: httpx.AsyncByteStream, release: Callable[[], None]) -> None:
+    def __init__(self, inner: httpx.AsyncByteStream, exchange: Exchange, has_events: bool) -> None:
         self.is_closed = False
         self._inner = inner
-        self._release = release
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for part in self._inner:
-            yield part
-
-    async def aclose(self) -> None:
-        self.is_closed = True
-        try:
-            await self._inner.aclose()
-        finally:
-            self._release()
-
-
-class _WatchedBody(_Body):
-    """A body that passes on what it reads, and says what is wrong with it."""
-
-    def __init__(
-        self,
-        inner: httpx.AsyncByteStream,
-        release: Callable[[], None],
-        exchange: Exchange,
-        may_have_events: bool,
-    ) -> None:
-        super().__init__(inner, release)
         self._exchange = exchange
-        self._has_events = may_have_events and exchange.is_streaming
+        self._has_events = has_events
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
@@ -255,6 +174,10 @@ class _WatchedBody(_Body):
             self._exchange.failure = error
             raise
 
+    async def aclose(self) -> None:
+        self.is_closed = True
+        await self._inner.aclose()
+
     async def _whole(self) -> AsyncIterator[bytes]:
         async for part in self._inner:
             self._exchange.note_body(part)
@@ -262,10 +185,14 @@ class _WatchedBody(_Body):
 
     async def _events(self) -> AsyncIterator[bytes]:
         """Whole lines only, so that an exception stands exactly between the events it separates."""
-        rest = b""
+        rest: list[bytes] = []  # of a line that has not ended: joined once, however many parts it comes in
         data: list[bytes] = []
         async for part in self._inner:
-            *lines, rest = (rest + part).split(b"\n")
+            rest.append(part)
+            if b"\n" not in part:
+                continue
+            *lines, last = b"".join(rest).split(b"\n")
+            rest = [last]
             good: list[bytes] = []
             for line in lines:
                 try:
@@ -277,9 +204,9 @@ class _WatchedBody(_Body):
                 good.append(_escaped(line))
             if good:
                 yield b"\n".join(good) + b"\n"
-        if rest:
-            self._read_line(rest, data)
-            yield _escaped(rest)
+        if last := b"".join(rest):
+            self._read_line(last, data)
+            yield _escaped(last)
         self._read_event(data)
 
     def _read_line(self, line: bytes, data: list[bytes]) -> None:

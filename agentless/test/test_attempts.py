@@ -55,9 +55,9 @@ def cut(fault: Fault, text: str = "one two three ", whole: type[BaseException] =
     return Case(fault, whole, StreamInterruptedError, stream_retries=False, text=text)
 
 
-def late(fault: Fault, **more: bool) -> Case:
+def late(fault: Fault) -> Case:
     """A fault that only the deadline ends."""
-    return Case(fault, DeadlineExceededError, DeadlineExceededError, slow=True, **more)
+    return Case(fault, DeadlineExceededError, DeadlineExceededError, slow=True)
 
 
 CASES = {

@@ -248,3 +248,24 @@ def test_a_forked_child_counts_on() -> None:
             return seen
 
     assert bridge.run(reserve_and_fork()) == (0.4, 0.0)
+
+
+def test_what_was_never_sent_is_not_spent(server: Loopback) -> None:
+    """A call that has its money but no place yet, and is cancelled, gives all of it back."""
+    server.default = Reply("ok", delay=0.3)
+    factory = factory_of(server, 1.0, max_new_tokens=1000, max_concurrency=1)
+    model = factory.create_model()
+
+    async def cancel_second() -> None:
+        first = asyncio.create_task(model.codegen_async("hi"))
+        await asyncio.to_thread(server.wait_for, 1)
+        second = asyncio.create_task(model.codegen_async("hi"))
+        await asyncio.sleep(0.1)
+        second.cancel()
+        await asyncio.gather(first, second, return_exceptions=True)
+
+    asyncio.run(cancel_second())
+    assert len(server.journal) == 1
+    assert factory.budget is not None
+    assert factory.budget.reserved == 0
+    assert factory.budget.spent == pytest.approx(billed(server))

@@ -15,8 +15,8 @@ import pytest
 
 from agentless.errors import SamplesIncompleteError, StreamInterruptedError
 from agentless.llm import bridge
-from agentless.llm.bridge import AsyncStream
 from agentless.llm.codegen import CodegenModel
+from agentless.llm.streams import AsyncStream
 from agentless.llm.trajectory import Chunk
 from agentless.loopback import Entry, Loopback, Reply, faults
 
