@@ -209,7 +209,7 @@ class _EngineLoop(asyncio.SelectorEventLoop):
         super().__init__()
         self._work: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._workers = 0
-        self._idle = 0
+        self._unfinished = 0
 
     def run_in_executor(  # type: ignore[override]  # typeshed's variadics, for what we pass on as it is
         self,
@@ -233,22 +233,25 @@ class _EngineLoop(asyncio.SelectorEventLoop):
             except BaseException as error:  # noqa: BLE001  # as above
                 failure = error
             try:
-                self.call_soon_threadsafe(_settle, future, result, failure)
+                self.call_soon_threadsafe(self._finish, future, result, failure)
             except RuntimeError:  # the loop has closed meanwhile
                 _settle(None, result, failure)
 
+        # Counted on the loop's thread alone: nothing waits behind a worker that only seems to be idle.
+        self._unfinished += 1
         self._work.put(work)
-        if self._work.qsize() > self._idle and self._workers < _MOST_WORKERS:
+        if self._unfinished > self._workers and self._workers < _MOST_WORKERS:
             self._workers += 1
             threading.Thread(target=self._serve, name="agentless-worker", daemon=True).start()
         return future
 
+    def _finish(self, future: "asyncio.Future[Any]", result: Any, failure: BaseException | None) -> None:
+        self._unfinished -= 1
+        _settle(future, result, failure)
+
     def _serve(self) -> None:
         while True:
-            self._idle += 1
-            work = self._work.get()
-            self._idle -= 1
-            work()
+            self._work.get()()
 
 
 def _settle(future: "asyncio.Future[Any] | None", result: Any, failure: BaseException | None) -> None:

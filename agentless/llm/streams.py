@@ -31,10 +31,12 @@ class Pipe(Generic[T]):
         self._closed = False
 
     def start(self) -> None:
-        """Begin the work, once."""
-        if self._job is None:
+        """Begin the work, once; after `close` there is none to begin."""
+        with self._lock:
+            if self._job is not None or self._closed:
+                return
             self._job = engine().submit(self._produce(self._emit))
-            self._job.future.add_done_callback(lambda _: self._end())
+        self._job.future.add_done_callback(lambda _: self._end())
 
     def take(self, wake: Callable[[], None]) -> T | None:
         """The next piece; `None` when there is none yet (then `wake` is called once) or no more."""
@@ -58,12 +60,11 @@ class Pipe(Generic[T]):
 
     def close(self) -> None:
         """Stop the work and drop what is buffered; idempotent, callable from any thread."""
-        self._closed = True
+        with self._lock:
+            self._closed = self._ended = True
+            self._buffer.clear()
         if self._job is not None:
             self._job.cancel()
-        with self._lock:
-            self._buffer.clear()
-            self._ended = True
 
     def _emit(self, piece: T) -> None:
         with self._lock:
