@@ -22,7 +22,17 @@ from agentless.llm import importing, transport, wire
 from agentless.llm.failures import as_litellm, redact
 from agentless.llm.limits import Gate
 from agentless.llm.replies import Bill, Event, Reply, fold
-from agentless.llm.retries import Decision, Fault, Kind, Verdict, WaitBackoff, decide, status_of, unusable
+from agentless.llm.retries import (
+    Decision,
+    Fault,
+    Kind,
+    Verdict,
+    WaitBackoff,
+    decide,
+    remedy,
+    status_of,
+    unusable,
+)
 
 Emit = Callable[[Event], None]
 
@@ -69,6 +79,7 @@ class _Attempt:
 
     exchange: wire.Exchange
     reply: Reply = field(default_factory=Reply)
+    fault: Fault | None = None
     emitted: bool = False
 
 
@@ -130,7 +141,8 @@ async def run(call: Call) -> Outcome:
         status = attempt.exchange.status
         last = f", last HTTP status {status}" if status is not None else ""
         error.add_note(
-            f"{call.request['model']}: {number} attempt{'s' * (number != 1)} in {seconds:.1f} s{last}"
+            f"{call.request['model']}: {number} attempt{'s' * (number != 1)} in {seconds:.1f} s{last}. "
+            f"{remedy(attempt.fault) if attempt.fault else ''}".rstrip()
         )
         return Outcome(attempt.reply, number, seconds, error, decision.verdict is not Verdict.RETRY)
     reply.request_id = _request_id(attempt.exchange) or reply.request_id
@@ -203,7 +215,7 @@ def _check(call: Call, attempt: _Attempt) -> None:
 
 def _judge(call: Call, attempt: _Attempt, error: Exception) -> tuple[Exception, Decision]:
     """The exception that the caller should get for `error`, and whether another attempt is worth it."""
-    fault = _fault(attempt.exchange, error)
+    fault = attempt.fault = _fault(attempt.exchange, error)
     decision = decide(fault)
     if decision.retry_after is not None:
         capped = min(decision.retry_after, call.settings.timeout)

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from agentless.llm import bridge, wire
+from agentless.llm.tokens import load_tables
 
 # Set around the import and taken back after it. The cost map is else fetched from the network at import
 # (a trickling server hung it for over 60 s), a `.env` is loaded from a folder above site-packages, and
@@ -54,6 +55,7 @@ def load() -> Any:
                     litellm.ModelResponse()
                     litellm.ModelResponseStream()
                 _set_up(litellm)
+                load_tables()
                 _litellm = litellm
     return _litellm
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from agentless.config import Credentials, ModelSettings
-from agentless.llm import providers
+from agentless.llm import providers, transport
 from agentless.llm.accounts import Account
 from agentless.llm.capabilities import Capabilities
 from agentless.llm.messages import prepare
@@ -103,7 +103,7 @@ class Orders:
             max_output_tokens=capabilities.max_output_tokens,
             service=(settings.provider, settings.name, credentials.base_url, credentials.api_key),
             native_n=settings.batch_size if capabilities.native_n else 1,
-            native_n_in_streams=settings.batch_size if capabilities.streams_native_n else 1,
+            native_n_in_streams=settings.batch_size if _streams_native_n(capabilities) else 1,
             secrets=credentials.secrets(),
             allow_empty=conversation.messages[-1]["role"] == "tool",
             warm_first=caches and capabilities.supports_prompt_cache and prompt.may_be_cached,
@@ -155,6 +155,11 @@ class Orders:
                 self._warned.add(text)
             if new:
                 self._logger.warning("%s: %s", self._key, text)
+
+
+def _streams_native_n(capabilities: Capabilities) -> bool:
+    # litellm's wrapper keeps the first choice's finish reason only.
+    return capabilities.streams_native_n and transport.READS_UNDER_WRAPPER
 
 
 def _sample_count(value: object) -> int:

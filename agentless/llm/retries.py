@@ -139,6 +139,38 @@ def decide(fault: Fault) -> Decision:
     return Decision(verdict, retry_after(fault.headers or {}) if verdict is Verdict.RETRY else None)
 
 
+def remedy(fault: Fault) -> str:
+    """What a user can do about `fault`; empty where only time helps."""
+    if fault.kind is not Kind.REFUSED:
+        return _REMEDY_BY_KIND.get(fault.kind, "")
+    if _is_hopeless(fault.body):
+        return _REMEDIES[402]
+    if any(words in fault.body.lower() for words in _TOO_LONG_WORDS):
+        return _REMEDIES[413]
+    return _REMEDIES.get(fault.status or 0, "")
+
+
+_REMEDIES = {
+    400: "The service refuses this request as it is: its message says why.",
+    401: "The key was refused: check api_key, or the variable it is read from.",
+    402: "The account has no credit or quota left: top it up, or use another key.",
+    403: "The key may not do this: check the account's access to the model, and base_url.",
+    404: "There is no such model or address: check name, provider and base_url.",
+    413: "The prompt is too long: shorten it; max_input_tokens finds that out before anything is sent.",
+    422: "The service refuses this request as it is: its message says why.",
+    429: "Too many requests: lower max_concurrency, or set requests_per_minute or tokens_per_minute.",
+}
+
+_REMEDY_BY_KIND = {
+    Kind.UNSENT: "Nothing was sent: check the settings that the message names.",
+    Kind.DEADLINE: "Raise timeout (stream_timeout for whole streams), or set stream = true for long replies.",
+    Kind.CONNECTION: "Check base_url and the network.",
+}
+
+# OpenAI's code, Anthropic's sentence, vLLM's.
+_TOO_LONG_WORDS = ("context_length_exceeded", "prompt is too long", "maximum context length")
+
+
 def status_of(error: Mapping[str, Any]) -> int:
     """The HTTP status that an error object in a 200's body or in a stream event stands for (else 500)."""
     for key in ("status", "status_code", "code", "type"):

@@ -68,6 +68,8 @@ class Pipe(Generic[T]):
 
     def _emit(self, piece: T) -> None:
         with self._lock:
+            if self._closed:  # the cancellation is on its way
+                return
             self._buffer.append(piece)
             wake, self._wake = self._wake, None
         if wake is not None:

@@ -94,6 +94,12 @@ def count_tokens(text: str, model: str) -> int:
     return sum(len(tokens) for tokens in map(encoding.encode_ordinary, pieces))
 
 
+def load_tables() -> None:
+    """Have the tables ready for litellm too: where it counts by itself, it would download them, and wait."""
+    for name in _TABLES:
+        _encoding(name)
+
+
 def _text(content: Any) -> Any:
     """The text of a content or of a part of it; something else where it is not text."""
     if isinstance(content, Mapping):

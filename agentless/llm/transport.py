@@ -3,12 +3,17 @@
 litellm's types stop here; what goes out are `Event`s, and litellm's own exceptions. Measured on 1.105.3.
 """
 
+import os
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from enum import Enum
 from typing import Any
 
 from agentless.llm import bridge, wire
 from agentless.llm.importing import load
 from agentless.llm.replies import Event, ToolPiece, read_tokens
+
+# Streams are read under litellm's wrapper where their kind is known (see `_pieces`); 0 turns that off.
+READS_UNDER_WRAPPER = os.environ.get("AGENTLESS_FAST_STREAMS", "1") != "0"
 
 # One value for all: litellm builds a new OpenAI client for each distinct time-out, and its time-out is
 # per read. Deadlines are kept outside, in attempts.py.
@@ -42,10 +47,9 @@ async def stream(request: Mapping[str, Any], exchange: wire.Exchange) -> AsyncGe
     watched = wire.current.set(exchange)  # some routes (Gemini's) send when the first piece is asked for
     try:
         wrapper = await _complete(streamed, exchange)
-        kind = _stream_kind(wrapper)
-        # Where only one choice can come, its index may be another thing's (Anthropic: a content block's).
-        only = None if kind in _INDEXED_STREAMS or request.get("n", 1) > 1 else 0
-        async for piece in _pieces(wrapper, kind):
+        kind = _kind_of(wrapper)
+        only = None if kind is _Kind.OPENAI else 0  # several samples are asked for in OpenAI's streams alone
+        async for piece in _pieces(wrapper, kind, exchange):
             for event in _read_piece(piece, only):
                 yield event
     finally:
@@ -138,35 +142,59 @@ def _read_whole(response: Any) -> list[Event]:
     return events
 
 
-_INDEXED_STREAMS = frozenset(
+# Streams whose pieces are OpenAI's, told by their class or one it derives from; read in 1.105.3.
+_OPENAI_STREAMS = frozenset(
     {
         "openai.AsyncStream",
         "litellm.llms.openai.chat.gpt_transformation.OpenAIChatCompletionStreamingHandler",
+        "litellm.llms.openrouter.chat.transformation.OpenRouterChatCompletionStreamingHandler",
     }
 )
-_KNOWN_STREAMS = _INDEXED_STREAMS | {"litellm.llms.anthropic.chat.handler.ModelResponseIterator"}
+_CLAUDE_STREAM = "litellm.llms.anthropic.chat.handler.ModelResponseIterator"
 
 
-def _stream_kind(wrapper: Any) -> str:
-    kind = type(getattr(wrapper, "completion_stream", None))
-    return f"{kind.__module__}.{kind.__name__}"
+class _Kind(Enum):
+    """What a stream's pieces are."""
+
+    OPENAI = "choices with an index of their own"
+    CLAUDE = "one choice, whose index is a content block's"
+    OTHER = "whatever litellm's wrapper makes of them"
 
 
-async def _pieces(wrapper: Any, kind: str) -> AsyncIterator[Any]:
+def _kind_of(wrapper: Any) -> _Kind:
+    kinds = type(getattr(wrapper, "completion_stream", None)).__mro__
+    names = {f"{kind.__module__}.{kind.__name__}" for kind in kinds}
+    if not READS_UNDER_WRAPPER:
+        return _Kind.OTHER
+    return (
+        _Kind.CLAUDE if _CLAUDE_STREAM in names else _Kind.OPENAI if names & _OPENAI_STREAMS else _Kind.OTHER
+    )
+
+
+async def _pieces(wrapper: Any, kind: _Kind, exchange: wire.Exchange) -> AsyncIterator[Any]:
     """The provider's own events, under litellm's wrapper where their kind is known.
 
     The wrapper reports a truncated stream as `stop` with made-up usage, keeps only the first choice's
     finish reason, and costs 3-8 times as much per chunk.
     """
-    if kind in _KNOWN_STREAMS:
+    if kind is not _Kind.OTHER:
         async for piece in wrapper.completion_stream:
             if not isinstance(piece, dict):  # litellm's marks between events; on [DONE] they fake a `stop`
                 yield piece
         return
+    last: list[Any] = []  # from the finish reason on, which may be made up: held back until that is known
     async for piece in wrapper:
-        yield piece
-    if getattr(wrapper, "received_finish_reason", "") is None:
+        if last or any(choice.finish_reason for choice in piece.choices):
+            last.append(piece)
+        else:
+            yield piece
+    # The wrapper takes `[DONE]` for a finish reason on some routes.
+    if getattr(wrapper, "received_finish_reason", "") is None or exchange.is_unfinished:
+        if exchange.done and exchange.is_unfinished is None:
+            return  # an orderly stream without a single choice: the wrapper has made one up
         raise wire.TruncatedStreamError("the stream ended without the provider's finish reason")
+    for piece in last:
+        yield piece
 
 
 def _read_piece(piece: Any, only: int | None) -> list[Event]:

@@ -72,6 +72,8 @@ class Exchange:
         self.headers: Mapping[str, str] = {}
         self.failure: Exception | None = None
         self.events = 0
+        self.is_unfinished: bool | None = None
+        """Claims that choices came in OpenAI's format, and no finish reason; `None`: no such choices."""
         self.done = False
         """Claims that the stream's own end mark came (`[DONE]`, `message_stop`)."""
         self._body: list[bytes] = []
@@ -110,9 +112,13 @@ class Exchange:
         """Keep `part` for the case that nobody above can read it."""
         self._body.append(part)
 
-    def note_event(self) -> None:
-        """Count one well-formed event of a stream."""
+    def note_event(self, event: Any) -> None:
+        """Count one well-formed event of a stream; look for a finish reason in OpenAI's format."""
         self.events += 1
+        choices = event.get("choices") if isinstance(event, dict) else None
+        if choices and isinstance(choices, list):
+            ends = any(isinstance(choice, dict) and choice.get("finish_reason") for choice in choices)
+            self.is_unfinished = not ends and self.is_unfinished is not False
         if self.on_event is not None:
             self.on_event()
 
@@ -235,7 +241,7 @@ class _WatchedBody(httpx.AsyncByteStream):
             raise ErrorEventError(error if isinstance(error, dict) else {"message": str(error or event)})
         if isinstance(event, dict) and event.get("type") == "message_stop":
             self._exchange.done = True
-        self._exchange.note_event()
+        self._exchange.note_event(event)
 
 
 def _has_event_lines(response: httpx.Response) -> bool:

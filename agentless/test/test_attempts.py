@@ -1,6 +1,7 @@
 """Attempts: how many requests, what comes of them, and how long it takes; over real HTTP."""
 
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -233,6 +234,34 @@ def test_a_dead_account_ends_the_waiting_calls(
     assert len(server.journal) == 2
     assert "None of the 5 samples arrived." in caught.value.__notes__
     assert model.codegen("again")[0]["response"] == "too late"  # no state is kept
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (faults.Status(400), "its message says why"),
+        (faults.InvalidKey(), "check api_key"),
+        (faults.Status(403), "base_url"),
+        (faults.Status(404), "check name, provider and base_url"),
+        (faults.Status(413), "shorten it"),
+        (faults.Status(422), "its message says why"),
+        (faults.QuotaExhausted(), "top it up"),
+        (faults.ContextExceeded(), "max_input_tokens"),
+        (faults.Status(429), "requests_per_minute"),
+    ],
+    ids=str,
+)
+def test_an_error_names_the_model_and_a_remedy(
+    server: Loopback, make_model: MakeModel, provider: str, fault: Fault, words: str
+) -> None:
+    """What a caller sees of a refusal says which model it was and what to change."""
+    server.default = fault
+    model = make_model(provider, num_retries=0)
+    with pytest.raises(LITELLM) as caught:
+        model.codegen("hi")
+    shown = "".join(traceback.format_exception(caught.value))
+    assert model.name in shown
+    assert words in shown
 
 
 def test_nothing_is_sent_with_what_cannot_be_sent(server: Loopback, make_model: MakeModel) -> None:
