@@ -237,7 +237,7 @@ def test_a_dead_account_ends_the_waiting_calls(
 
 
 @pytest.mark.parametrize(
-    ("fault", "words"),
+    "fault, words",
     [
         (faults.Status(400), "its message says why"),
         (faults.InvalidKey(), "check api_key"),
