@@ -169,7 +169,7 @@ def test_readme_names_what_there_is() -> None:
         assert f"`{name}`" in text, name
     absent = {name for name in errors.__all__ if name not in text}
     # Not raised yet, or (Problem) a part of an error.
-    assert absent <= {"BudgetExceededError", "PromptTooLongError", "Problem"}
+    assert absent <= {"Problem"}
 
 
 # config.toml
