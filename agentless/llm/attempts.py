@@ -104,7 +104,8 @@ async def run(call: Call) -> Outcome:
             number += 1
             attempt = _Attempt(wire.Exchange(is_streaming=streams))
             try:
-                await (_stream(call, attempt) if streams else _whole(call, attempt))
+                async with transport.turn_to_send(call.request, attempt.exchange):
+                    await (_stream(call, attempt) if streams else _whole(call, attempt))
                 _check(call, attempt)
             except Exception as error:
                 failure, decision = _judge(call, attempt, error)

@@ -85,6 +85,7 @@ _BY_STATUS = {
 }
 
 _REFUSALS = range(400, 600)
+_STATUS_DIGITS = 3
 
 # Refusals of the account whatever their status: OpenAI's codes, Anthropic's type, and the sentences of
 # services that have no code for it (Anthropic's 400, DeepSeek's 402, OpenAI's inactive accounts).
@@ -175,7 +176,7 @@ def status_of(error: Mapping[str, Any]) -> int:
     """The HTTP status that an error object in a 200's body or in a stream event stands for (else 500)."""
     for key in ("status", "status_code", "code", "type"):
         value = error.get(key)
-        if isinstance(value, str) and value.isdigit():
+        if isinstance(value, str) and len(value) == _STATUS_DIGITS and value.isdecimal():
             value = int(value)
         if isinstance(value, int) and not isinstance(value, bool) and value in _REFUSALS:
             return value

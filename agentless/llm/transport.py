@@ -3,8 +3,10 @@
 litellm's types stop here; what goes out are `Event`s, and litellm's own exceptions. Measured on 1.105.3.
 """
 
+import asyncio
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from enum import Enum
 from typing import Any
 
@@ -18,6 +20,35 @@ READS_UNDER_WRAPPER = os.environ.get("AGENTLESS_FAST_STREAMS", "1") != "0"
 # One value for all: litellm builds a new OpenAI client for each distinct time-out, and its time-out is
 # per read. Deadlines are kept outside, in attempts.py.
 _NO_TIMEOUT = 1e6
+
+
+@asynccontextmanager
+async def turn_to_send(request: Mapping[str, Any], exchange: wire.Exchange) -> AsyncIterator[None]:
+    """Within it, this request is the only one being built, until its bytes are out.
+
+    Building takes litellm over a millisecond of computing with pauses between. Side by side, many requests
+    would all go out when the last one is built; one after the other, the first goes out at once.
+    """
+    if not _returns_at_once(request):
+        yield
+        return
+    await _building.acquire()
+    exchange.on_sent = _building.release
+    try:
+        yield
+    finally:
+        exchange.note_sent()
+
+
+_building = asyncio.Lock()
+
+
+def _forget_lock() -> None:
+    global _building  # noqa: PLW0603  # a forked child has another loop
+    _building = asyncio.Lock()
+
+
+bridge.on_fork(_forget_lock)
 
 
 async def send(request: Mapping[str, Any], exchange: wire.Exchange) -> list[Event]:

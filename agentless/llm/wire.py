@@ -67,6 +67,7 @@ class Exchange:
     def __init__(self, is_streaming: bool = False) -> None:
         self.is_streaming = is_streaming
         self.on_event: Callable[[], None] | None = None
+        self.on_sent: Callable[[], None] | None = None
         self.requests = 0
         self.status: int | None = None
         self.headers: Mapping[str, str] = {}
@@ -93,6 +94,17 @@ class Exchange:
             raise self.failure or SecondRequestError("a second request within one attempt was not sent")
         self._sent.add(address)
         self.requests += 1
+
+    async def trace(self, name: str, _: Mapping[str, Any]) -> None:
+        """Take httpcore's account of a request's progress: out, or waiting for a connection."""
+        if name.endswith("send_request_body.complete") or name.startswith("connection.connect_"):
+            self.note_sent()
+
+    def note_sent(self) -> None:
+        """Tell once that this request needs no more computing for now."""
+        told, self.on_sent = self.on_sent, None
+        if told is not None:
+            told()
 
     def note_response(self, response: httpx.Response) -> None:
         """Keep what `response` says, and watch its body from here on."""
@@ -148,6 +160,7 @@ class WatchedTransport(httpx.AsyncBaseTransport):
         if exchange is None:
             return await self._pool.handle_async_request(request)
         exchange.admit(request)
+        request.extensions["trace"] = exchange.trace
         try:
             response = await self._pool.handle_async_request(request)
         except Exception as error:

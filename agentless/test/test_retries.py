@@ -231,6 +231,8 @@ def test_backoff_spreads_callers_out() -> None:
         ({"code": "Rate_Limit_Exceeded"}, 429),
         ({"code": 503}, 503),
         ({"code": "503"}, 503),
+        ({"code": "²"}, 500),  # a digit, and no number
+        pytest.param({"code": "9" * 5000}, 500, id="too long a number"),
         ({"status": 502, "code": "server_error"}, 502),
         ({"status": "UNAVAILABLE", "code": 503}, 503),
         ({"status_code": 504}, 504),
