@@ -16,6 +16,7 @@ import ipaddress
 import json
 import logging
 import os
+import re
 import socket
 import sys
 import time
@@ -299,7 +300,9 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def _short(error: BaseException | None) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:160]
+    # Some of litellm's texts end in a traceback, or hold the address that was only ours.
+    text = re.sub(r"Traceback.*|http://127\.0\.0\.1:\d+\S*", "", f"{error}", flags=re.DOTALL)
+    return " ".join(f"{type(error).__name__}: {text}".split())[:160]
 
 
 if __name__ == "__main__":
