@@ -97,8 +97,6 @@ class Job(Generic[T]):
         self._task = self._loop.create_task(work)
         engine.tasks.add(self._task)
         self._task.add_done_callback(lambda task: self._finish(task, engine))
-        if self._cancelled:
-            self._task.cancel()
 
     def cancel(self) -> None:
         """Cancel the work if it still runs: once, because a second time would cut its clean-up short."""
