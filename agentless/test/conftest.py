@@ -10,10 +10,19 @@ from typing import Any
 import pytest
 
 from agentless.config import Config, read_config
+from agentless.llm import importing
 from agentless.llm.codegen import CodegenModel
 from agentless.loopback import Loopback
 from agentless.test.ways import KEY, MODELS, PROVIDERS, QUICK, WAYS, Way
 from agentless.util.model_factory import ModelFactory
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quick_collections() -> None:
+    """Leave litellm's objects out of garbage collections: a full one stops a test for half a second."""
+    importing.load()
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

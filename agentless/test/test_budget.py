@@ -150,7 +150,7 @@ def test_others_are_waited_for(server: Loopback) -> None:
 def test_an_unknown_bill_stays_at_its_worst(server: Loopback) -> None:
     """A time-out may have been charged for: its reservation is kept."""
     server.script(faults.Stall(), "ok")
-    factory = factory_of(server, 1.0, max_new_tokens=1000, timeout=0.3)
+    factory = factory_of(server, 1.0, max_new_tokens=1000, timeout=1)
     factory.create_model().codegen("hi")
     assert factory.budget is not None
     assert 0.005 < factory.budget.spent < 0.006

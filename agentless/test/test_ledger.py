@@ -77,7 +77,7 @@ def test_a_refusal_costs_nothing(server: Loopback, make_model: MakeModel, way: W
 def test_what_is_not_known_is_told(server: Loopback, make_model: MakeModel) -> None:
     """A time-out and a broken stream are counted as far as they are known, and as unknown."""
     server.script(faults.Stall(), faults.TruncatedStream(after_chunks=2, reply=Reply("one two three four")))
-    model = make_model("anthropic", timeout=0.3, num_retries=0)
+    model = make_model("anthropic", timeout=1, num_retries=0)
     with pytest.raises(DeadlineExceededError):
         model.codegen("hi")
     with pytest.raises(StreamInterruptedError):

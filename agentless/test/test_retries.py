@@ -4,6 +4,7 @@ import email.utils
 import json
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from types import SimpleNamespace
 from typing import Any, cast
@@ -28,6 +29,9 @@ from agentless.llm.retries import (
     unusable,
 )
 from agentless.loopback import Loopback, faults
+from agentless.loopback.draft import Draft, End, Plan
+from agentless.loopback.faults.fault import ReplyFault
+from agentless.loopback.wire import chunk
 from agentless.settings import ModelSettings
 from agentless.test.ways import KEY, Way
 
@@ -373,3 +377,45 @@ def test_a_broken_stream_is_ours_everywhere(
     with pytest.raises(StreamInterruptedError):
         list(make_model(provider, num_retries=1).codegen_stream("hi"))
     assert len(server.journal) == 1
+
+
+@dataclass(frozen=True)
+class CutAfterFinish(ReplyFault):
+    """The connection is reset when so many choices have had their finish reason."""
+
+    choices: int = 1
+
+    def plan(self, draft: Draft) -> Plan:
+        """The pieces, these finish reasons, and the end."""
+        events = [*draft.events.pieces, *draft.events.finish[: self.choices]]
+        return Plan([draft.opening(), *map(chunk, events), 0.05, End.RESET])
+
+
+def test_what_is_finished_is_not_asked_for_again(
+    server: Loopback, make_model: Callable[..., CodegenModel]
+) -> None:
+    """Of two choices in one stream, one was whole when it broke: only the other is asked for once more."""
+    server.script(CutAfterFinish(reply="first"), "second")
+    model = make_model(stream=True, batch_size=2, temperature=0.5, num_retries=3)
+    assert [sample["response"] for sample in model.codegen("hi")] == ["first", "second"]
+    assert [entry.body.get("n", 1) for entry in server.journal] == [2, 1]
+
+
+@pytest.mark.parametrize("provider", ["openai", "deepseek", "generic"])
+def test_a_reply_that_is_whole_is_kept(
+    server: Loopback, make_model: Callable[..., CodegenModel], provider: str
+) -> None:
+    """A stream that breaks between its finish reason and its end mark has brought what was paid for."""
+    server.default = CutAfterFinish(reply="whole")
+    [sample] = make_model(provider, stream=True, num_retries=3).codegen("hi")
+    assert (sample["response"], sample["finish_reason"]) == ("whole", "stop")
+    assert sample["usage"]["cost"] is None  # not known, and not zero
+    assert len(server.journal) == 1
+
+
+def test_a_server_cannot_ask_for_an_hour(server: Loopback, make_model: Callable[..., CodegenModel]) -> None:
+    """`Retry-After` is waited up to `timeout`: a call stays bounded by its settings."""
+    server.script(faults.Status(503, headers={"retry-after": "3600"}), "fine")
+    began = time.monotonic()
+    assert make_model(num_retries=1, timeout=2).codegen("hi")[0]["response"] == "fine"
+    assert 2 <= time.monotonic() - began < 30
