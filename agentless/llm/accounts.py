@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from agentless.llm.budget import Budget
@@ -11,7 +12,15 @@ from agentless.llm.limits import Gate, Limits
 from agentless.llm.prices import PriceList
 from agentless.llm.replies import Bill, Tokens
 
-Settle = Callable[[Bill], None]
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One attempt that may be sent."""
+
+    departed: Callable[[], None]
+    """To be called when its request is out."""
+    settle: Callable[[Bill], None]
+    """To be called with its bill at its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +38,7 @@ class Account:
 
 
 class Turns:
-    """One request's attempts: `async with turns() as settle` around each, and `settle(bill)` at its end."""
+    """One request's attempts: `async with turns() as turn` around each."""
 
     def __init__(self, account: Account, gate: Gate, limits: Limits, *, most: float, tokens: int) -> None:
         """Say what the request may cost.
@@ -49,7 +58,7 @@ class Turns:
         self._requests = 1
 
     @asynccontextmanager
-    async def __call__(self) -> AsyncIterator[Settle]:
+    async def __call__(self) -> AsyncIterator[Turn]:
         """From when the attempt may be sent.
 
         Raises:
@@ -78,7 +87,7 @@ class Turns:
                 if reservation is not None and cost is not None:
                     reservation.bill = cost if bill.is_known else max(cost, self._most)
 
-            yield settle
+            yield Turn(partial(self._gate.departed, turn), settle)
 
     def _entry(self, bill: Bill, cost: float | None) -> Entry:
         tokens = bill.tokens

@@ -8,10 +8,9 @@ the caller.
 import asyncio
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass, field
-from typing import Any
 
 import httpx
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
@@ -19,6 +18,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_aft
 from agentless.config import ModelSettings
 from agentless.errors import DeadlineExceededError, EmptyReplyError, StreamInterruptedError
 from agentless.llm import importing, transport, wire
+from agentless.llm.accounts import Turn
 from agentless.llm.failures import as_litellm, redact
 from agentless.llm.limits import Gate
 from agentless.llm.replies import Bill, Event, Reply, fold
@@ -42,9 +42,9 @@ class Call:
     """One request with all that bears on its attempts."""
 
     settings: ModelSettings
-    request: Mapping[str, Any]
+    plan: transport.Plan
     gate: Gate
-    turn: Callable[[], AbstractAsyncContextManager[Callable[[Bill], None]]]
+    turn: Callable[[], AbstractAsyncContextManager[Turn]]
     """Around each attempt: waits until it may be sent, and takes its bill at the end."""
     secrets: tuple[str, ...] = ()
     emit: Emit | None = None
@@ -100,11 +100,12 @@ async def run(call: Call) -> Outcome:
     async def once() -> Reply:
         nonlocal attempt, decision, number
         decision = Decision(Verdict.FINAL)
-        async with call.turn() as settle:
+        async with call.turn() as turn:
             number += 1
             attempt = _Attempt(wire.Exchange(is_streaming=streams))
+            attempt.exchange.on_sent.append(turn.departed)
             try:
-                async with transport.turn_to_send(call.request, attempt.exchange):
+                async with transport.turn_to_send(call.plan, attempt.exchange):
                     await (_stream(call, attempt) if streams else _whole(call, attempt))
                 _check(call, attempt)
             except Exception as error:
@@ -116,7 +117,7 @@ async def run(call: Call) -> Outcome:
                     raise
                 raise failure from error
             finally:
-                settle(_bill(attempt))
+                turn.settle(_bill(attempt))
             call.gate.accepted()
             return attempt.reply
 
@@ -142,7 +143,7 @@ async def run(call: Call) -> Outcome:
         status = attempt.exchange.status
         last = f", last HTTP status {status}" if status is not None else ""
         error.add_note(
-            f"{call.request['model']}: {number} attempt{'s' * (number != 1)} in {seconds:.1f} s{last}. "
+            f"{call.plan.model}: {number} attempt{'s' * (number != 1)} in {seconds:.1f} s{last}. "
             f"{remedy(attempt.fault) if attempt.fault else ''}".rstrip()
         )
         return Outcome(attempt.reply, number, seconds, error, decision.verdict is not Verdict.RETRY)
@@ -159,7 +160,7 @@ async def _whole(call: Call, attempt: _Attempt) -> None:
     limit = asyncio.timeout(call.settings.timeout)
     try:
         async with limit:
-            attempt.reply = fold(await transport.send(call.request, attempt.exchange))
+            attempt.reply = fold(await transport.send(call.plan, attempt.exchange))
     except TimeoutError as error:
         if not limit.expired():
             raise  # somebody else's, such as the operating system's for a connection
@@ -167,26 +168,22 @@ async def _whole(call: Call, attempt: _Attempt) -> None:
 
 
 async def _stream(call: Call, attempt: _Attempt) -> None:
-    loop = asyncio.get_running_loop()
     seconds = call.settings.timeout
-    pause, whole = asyncio.timeout(seconds), asyncio.timeout(call.settings.stream_timeout)
-
-    def go_on() -> None:
-        if not pause.expired():
-            pause.reschedule(loop.time() + seconds)
-
+    pause = _Pause(seconds)
+    whole = asyncio.timeout(call.settings.stream_timeout)
+    attempt.exchange.on_event = pause.go_on
     try:
-        async with whole, pause:
-            attempt.exchange.on_event = go_on
-            async with aclosing(transport.stream(call.request, attempt.exchange)) as events:
-                async for event in events:
-                    go_on()
-                    _take(call, attempt, event)
+        async with whole, pause.limit:
+            with pause:
+                async with aclosing(transport.stream(call.plan, attempt.exchange)) as events:
+                    async for event in events:
+                        pause.go_on()
+                        _take(call, attempt, event)
     except TimeoutError as error:
         if whole.expired():
             limit = call.settings.stream_timeout
             raise _deadline(call, "whole stream", "stream_timeout", limit) from error
-        if pause.expired():
+        if pause.limit.expired():
             raise _deadline(call, "next event of the stream", "timeout", seconds) from error
         raise
     finally:
@@ -194,6 +191,33 @@ async def _stream(call: Call, attempt: _Attempt) -> None:
     nothing_to_say = attempt.exchange.done and not attempt.reply.samples
     if not attempt.reply.is_finished and not nothing_to_say:
         raise wire.TruncatedStreamError("the stream ended without the provider's finish reason")
+
+
+class _Pause:
+    """A deadline between events: each notes its time, and only the timer looks how long ago that was."""
+
+    def __init__(self, seconds: float) -> None:
+        self.limit = asyncio.timeout(None)
+        self._seconds = seconds
+        self._loop = asyncio.get_running_loop()
+
+    def __enter__(self) -> None:
+        self.go_on()
+        self._timer = self._loop.call_at(self._last + self._seconds, self._look)
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+
+    def go_on(self) -> None:
+        """An event has come."""
+        self._last = self._loop.time()
+
+    def _look(self) -> None:
+        due = self._last + self._seconds
+        if due <= self._loop.time():
+            self.limit.reschedule(due)
+        else:
+            self._timer = self._loop.call_at(due, self._look)
 
 
 def _take(call: Call, attempt: _Attempt, event: Event) -> None:
@@ -211,7 +235,7 @@ def _check(call: Call, attempt: _Attempt) -> None:
         return
     if all(sample.is_empty for sample in samples):
         what = "no choices" if not samples else "neither text nor a tool call"
-        raise EmptyReplyError(f"{call.request['model']} answered with {what}")
+        raise EmptyReplyError(f"{call.plan.model} answered with {what}")
 
 
 def _judge(call: Call, attempt: _Attempt, error: Exception) -> tuple[Exception, Decision]:
@@ -229,7 +253,7 @@ def _judge(call: Call, attempt: _Attempt, error: Exception) -> tuple[Exception, 
         # What has reached the caller, or is complete and paid for, is not asked for again.
         return _interrupted(call, attempt, error), Decision(Verdict.FINAL)
     if is_ours or fault.kind is not Kind.CUT:
-        return (error if is_ours else as_litellm(error, call.request)), decision
+        return (error if is_ours else as_litellm(error, call.plan.arguments)), decision
     return _interrupted(call, attempt, error), decision
 
 
@@ -278,7 +302,7 @@ def _interrupted(call: Call, attempt: _Attempt, error: Exception) -> StreamInter
     broken = next((index for index, sample in samples.items() if not sample.finish_reason), 0)
     tokens = attempt.reply.tokens
     return StreamInterruptedError(
-        f"the stream of {call.request['model']} was cut: {type(error).__name__}: {error}",
+        f"the stream of {call.plan.model} was cut: {type(error).__name__}: {error}",
         index=broken,
         texts={index: sample.response for index, sample in samples.items()},
         usage=tokens.usage(None) if tokens is not None else None,
@@ -286,5 +310,5 @@ def _interrupted(call: Call, attempt: _Attempt, error: Exception) -> StreamInter
 
 
 def _deadline(call: Call, what: str, setting: str, seconds: float) -> DeadlineExceededError:
-    text = f"{call.request['model']}: the {what} did not come within {setting} = {seconds:g} s"
+    text = f"{call.plan.model}: the {what} did not come within {setting} = {seconds:g} s"
     return DeadlineExceededError(text, seconds=seconds)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from agentless.llm import bridge, wire
+from agentless.llm import bridge, openai_route, wire
 from agentless.llm.tokens import load_tables
 
 # Set around the import and taken back after it. The cost map is else fetched from the network at import
@@ -129,6 +129,7 @@ def _set_up(litellm: Any) -> None:
         litellm.disable_hf_tokenizer_download = True
     _watch_connections()
     _leave_costs_to_us()
+    openai_route.set_up()
     let_errors_travel(litellm)
     bridge.on_exit(_close_clients)
     # Tearing down litellm's modules takes over a second; frozen objects are not looked at (0.15 s).

@@ -144,6 +144,10 @@ class Gate:
         if self._gap < _NO_GAP:
             self._gap = 0.0
 
+    def departed(self, turn: Turn) -> None:
+        """The turn's request is out only now: it was built meanwhile."""
+        turn.sent_at = self._last = max(self._last, _now())
+
     def correct(self, turn: Turn, tokens: int) -> None:
         """The turn's request took so many tokens."""
         turn.tokens = tokens

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from agentless.config import Credentials, ModelSettings
-from agentless.llm import providers, transport
+from agentless.llm import providers, shortcuts
 from agentless.llm.accounts import Account
 from agentless.llm.capabilities import Capabilities
 from agentless.llm.messages import prepare
@@ -159,7 +159,7 @@ class Orders:
 
 def _streams_native_n(capabilities: Capabilities) -> bool:
     # litellm's wrapper keeps the first choice's finish reason only.
-    return capabilities.streams_native_n and transport.READS_UNDER_WRAPPER
+    return capabilities.streams_native_n and shortcuts.taken
 
 
 def _sample_count(value: object) -> int:

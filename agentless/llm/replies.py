@@ -7,7 +7,7 @@ reasons and usage are read in one place, and any split of a stream folds to the 
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from agentless.llm.trajectory import ToolCall, Usage, no_usage
 
@@ -15,9 +15,12 @@ from agentless.llm.trajectory import ToolCall, Usage, no_usage
 _FINISH_REASONS = {
     "end_turn": "stop",
     "stop_sequence": "stop",
+    "pause_turn": "stop",
     "eos": "stop",
     "eos_token": "stop",
     "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "compaction": "length",
     "tool_use": "tool_calls",
     "function_call": "tool_calls",
     "refusal": "content_filter",
@@ -25,8 +28,11 @@ _FINISH_REASONS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class ToolPiece:
+class UnreadableError(ValueError):
+    """This is not a reply in the format that it should have."""
+
+
+class ToolPiece(NamedTuple):
     """A piece of a tool call: what is new of it; `slot` says to which of the sample's calls it belongs."""
 
     slot: int
@@ -35,7 +41,7 @@ class ToolPiece:
     arguments: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Event:
     """One piece of a reply; every field is what this piece adds."""
 
@@ -210,8 +216,8 @@ def finish_reason(reason: str, has_calls: bool) -> str:
 def read_tokens(usage: Any) -> Tokens | None:
     """Counts from a usage object of litellm's, of the OpenAI SDK's, or a mapping; `None` without one.
 
-    Source: the field names of OpenAI's chat completions and litellm's `Usage` (1.105.3), which counts
-    cached tokens into `prompt_tokens` for every provider.
+    Source: the field names of OpenAI's chat completions, DeepSeek's cache hits, and litellm's `Usage`
+    (1.105.3), which counts cached tokens into `prompt_tokens` for every provider.
     """
     if usage is None:
         return None
@@ -222,7 +228,9 @@ def read_tokens(usage: Any) -> Tokens | None:
         completion=_count(usage, "completion_tokens"),
         cache_written=_count(usage, "cache_creation_input_tokens")
         or _count(prompt_details, "cache_creation_tokens"),
-        cache_read=_count(usage, "cache_read_input_tokens") or _count(prompt_details, "cached_tokens"),
+        cache_read=_count(usage, "cache_read_input_tokens")
+        or _count(prompt_details, "cached_tokens")
+        or _count(usage, "prompt_cache_hit_tokens"),
         reasoning=_count(completion_details, "reasoning_tokens"),
     )
 

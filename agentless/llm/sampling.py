@@ -19,6 +19,7 @@ from agentless.llm.limits import Gate, Limits, gate_of
 from agentless.llm.replies import Event, Sample, split_usage
 from agentless.llm.tokens import Prompt
 from agentless.llm.trajectory import Chunk, Trajectory, Usage, no_usage
+from agentless.llm.transport import Plan
 
 EmitChunk = Callable[[Chunk], None]
 
@@ -29,7 +30,7 @@ class Order:
 
     settings: ModelSettings
     build: Callable[[int, bool], Mapping[str, Any]]
-    """(samples, streamed) -> one request, as `transport` takes it."""
+    """(samples, streamed) -> the arguments of a request, as `transport.Plan` takes them."""
     account: Account
     service: Hashable
     """Equal for all that counts against one service's limits for this model."""
@@ -109,6 +110,8 @@ class _Run:
     failures: dict[int, Exception] = field(default_factory=dict)
     missing: list[int] = field(default_factory=list)
     emitted: set[int] = field(default_factory=set)
+    plans: dict[tuple[int, bool], Plan] = field(default_factory=dict)
+    """The requests so far, by (samples, streamed)."""
     brought: int = 0
     """The most samples that one request has brought, of the last ones made."""
 
@@ -171,13 +174,13 @@ class _Run:
         # To see its start, a reply has to be streamed; where that cannot be, the others wait for its end.
         shows_start = on_start is not None and len(numbers) <= order.native_n_in_streams
         streams = settings.stream or self.emit is not None or shows_start
-        request = order.build(len(numbers), streams)
+        plan = self._plan(len(numbers), streams)
         gate = gate_of(order.service)
         call = attempts.Call(
             settings=settings,
-            request=request,
+            plan=plan,
             gate=gate,
-            turn=self._turns(request, gate),
+            turn=self._turns(plan.arguments, gate),
             secrets=order.secrets,
             emit=emit,
             stream=streams,
@@ -188,6 +191,12 @@ class _Run:
         outcome = await attempts.run(call)
         self._take(numbers, outcome)
         return outcome
+
+    def _plan(self, samples: int, streams: bool) -> Plan:
+        kind = (samples, streams)
+        if kind not in self.plans:
+            self.plans[kind] = Plan(self.order.build(*kind))
+        return self.plans[kind]
 
     def _turns(self, request: Mapping[str, Any], gate: Gate) -> Turns:
         order = self.order

@@ -27,6 +27,7 @@ class Pipe(Generic[T]):
         self._lock = threading.RLock()
         self._wake: Callable[[], None] | None = None
         self._job: Job[Any] | None = None
+        self._waking = False
         self._ended = False
         self._closed = False
 
@@ -37,6 +38,13 @@ class Pipe(Generic[T]):
                 return
             self._job = engine().submit(self._produce(self._emit))
         self._job.future.add_done_callback(lambda _: self._end())
+
+    def ready(self) -> T | None:
+        """The next piece if it is there."""
+        try:
+            return self._buffer.popleft()
+        except IndexError:
+            return None
 
     def take(self, wake: Callable[[], None]) -> T | None:
         """The next piece; `None` when there is none yet (then `wake` is called once) or no more."""
@@ -71,6 +79,14 @@ class Pipe(Generic[T]):
             if self._closed:  # the cancellation is on its way
                 return
             self._buffer.append(piece)
+            waits = self._wake is not None and not self._waking
+            self._waking = self._waking or waits
+        if waits:  # once for all that is emitted in this turn of the loop
+            asyncio.get_running_loop().call_soon(self._wake_consumer)
+
+    def _wake_consumer(self) -> None:
+        with self._lock:
+            self._waking = False
             wake, self._wake = self._wake, None
         if wake is not None:
             wake()
@@ -78,9 +94,7 @@ class Pipe(Generic[T]):
     def _end(self) -> None:
         with self._lock:
             self._ended = True
-            wake, self._wake = self._wake, None
-        if wake is not None:
-            wake()
+        self._wake_consumer()
 
 
 class Stream(Iterator[T], Generic[T]):
@@ -94,6 +108,8 @@ class Stream(Iterator[T], Generic[T]):
 
     def __next__(self) -> T:
         pipe = self._pipe
+        if (piece := pipe.ready()) is not None:
+            return piece
         try:
             pipe.start()
             while True:
@@ -139,6 +155,8 @@ class AsyncStream(AsyncIterator[T], Generic[T]):
 
     async def __anext__(self) -> T:
         pipe = self._pipe
+        if (piece := pipe.ready()) is not None:
+            return piece
         try:
             pipe.start()
             while True:

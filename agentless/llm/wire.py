@@ -16,7 +16,9 @@ Requests outside an attempt (an application's own use of litellm) pass through u
 import asyncio
 import contextvars
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -29,6 +31,8 @@ current: contextvars.ContextVar["Exchange | None"] = contextvars.ContextVar(
 
 # Of a reply that cannot be used, as much as tells what it is about.
 _KEPT_BYTES = 65_536
+# Seconds between a stream's own end mark and the end of its body.
+_LINGER = 0.5
 # httpx's `aiter_lines` (0.28) also splits at these, which JSON may hold raw inside a string.
 _RAW_LINE_ENDS = (
     ("\u2028".encode(), rb"\u2028"),
@@ -61,14 +65,34 @@ class SecondRequestError(WireFault):
     """Something below us tried to send an attempt's request again."""
 
 
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A request that went out, and by which transport: it can go out once more as it is."""
+
+    transport: "WatchedTransport"
+    request: httpx.Request
+
+    async def again(self, exchange: "Exchange") -> httpx.Response:
+        """Send it for the attempt of `exchange`."""
+        was = self.request
+        twin = httpx.Request(
+            was.method, was.url, headers=was.headers, content=was.content, extensions=dict(was.extensions)
+        )
+        return await self.transport.send(twin, exchange)
+
+
 class Exchange:
     """What one attempt sent and got; filled in by the transport while the attempt runs."""
 
     def __init__(self, is_streaming: bool = False) -> None:
         self.is_streaming = is_streaming
         self.on_event: Callable[[], None] | None = None
-        self.on_sent: Callable[[], None] | None = None
+        self.on_sent: list[Callable[[], None]] = []
         self.requests = 0
+        self.sent: Sent | None = None
+        self.response: httpx.Response | None = None
+        self.answer: httpx.Response | Exception | None = None
+        """What a request of this attempt gets without being sent: it was, and this came of it."""
         self.status: int | None = None
         self.headers: Mapping[str, str] = {}
         self.failure: Exception | None = None
@@ -78,7 +102,7 @@ class Exchange:
         self.done = False
         """Claims that the stream's own end mark came (`[DONE]`, `message_stop`)."""
         self._body: list[bytes] = []
-        self._sent: set[str] = set()
+        self._addresses: set[str] = set()
         self._responses: list[_WatchedBody] = []
 
     def admit(self, request: httpx.Request) -> None:
@@ -90,9 +114,9 @@ class Exchange:
         if request.method != "POST":
             return  # a poll or a look-up, not a completion
         address = str(request.url)
-        if address in self._sent:
+        if address in self._addresses:
             raise self.failure or SecondRequestError("a second request within one attempt was not sent")
-        self._sent.add(address)
+        self._addresses.add(address)
         self.requests += 1
 
     async def trace(self, name: str, _: Mapping[str, Any]) -> None:
@@ -102,9 +126,8 @@ class Exchange:
 
     def note_sent(self) -> None:
         """Tell once that this request needs no more computing for now."""
-        told, self.on_sent = self.on_sent, None
-        if told is not None:
-            told()
+        while self.on_sent:
+            self.on_sent.pop()()
 
     def note_response(self, response: httpx.Response) -> None:
         """Keep what `response` says, and watch its body from here on."""
@@ -113,7 +136,13 @@ class Exchange:
         assert isinstance(response.stream, httpx.AsyncByteStream)  # noqa: S101  # an async transport's
         body = _WatchedBody(response.stream, self, self.is_streaming and _has_event_lines(response))
         self._responses.append(body)
+        self.response = response
         response.stream = body
+
+    def read_events(self) -> AsyncGenerator[Any, None] | None:
+        """The JSON of the reply's events as they come; `None` where it is no stream of events."""
+        body = self.response.stream if self.response is not None else None
+        return body.events() if isinstance(body, _WatchedBody) and body.has_events else None
 
     @property
     def text(self) -> str:
@@ -159,7 +188,15 @@ class WatchedTransport(httpx.AsyncBaseTransport):
         exchange = current.get()
         if exchange is None:
             return await self._pool.handle_async_request(request)
+        answer, exchange.answer = exchange.answer, None
+        if isinstance(answer, Exception):
+            raise answer
+        return answer or await self.send(request, exchange)
+
+    async def send(self, request: httpx.Request, exchange: Exchange) -> httpx.Response:
+        """Send `request` for the attempt of `exchange`, if that admits it."""
         exchange.admit(request)
+        exchange.sent = exchange.sent or Sent(self, request)
         request.extensions["trace"] = exchange.trace
         try:
             response = await self._pool.handle_async_request(request)
@@ -181,65 +218,77 @@ class _WatchedBody(httpx.AsyncByteStream):
 
     def __init__(self, inner: httpx.AsyncByteStream, exchange: Exchange, has_events: bool) -> None:
         self.is_closed = False
+        self.has_events = has_events
         self._inner = inner
         self._exchange = exchange
-        self._has_events = has_events
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        try:
-            async for part in self._events() if self._has_events else self._whole():
+        async with aclosing(self._lines() if self.has_events else self._parts()) as parts:
+            async for part in parts:
                 yield part
-        except Exception as error:
-            self._exchange.failure = error
-            raise
+
+    async def events(self) -> AsyncGenerator[Any, None]:
+        """The events' JSON, instead of the bytes."""
+        async with aclosing(self._judged()) as parts:
+            async for _, events in parts:
+                for event in events:
+                    yield event
+                if self._exchange.done:
+                    await _read_out(parts)
 
     async def aclose(self) -> None:
         self.is_closed = True
         await self._inner.aclose()
 
-    async def _whole(self) -> AsyncIterator[bytes]:
-        async for part in self._inner:
-            self._exchange.note_body(part)
-            yield part
+    async def _parts(self) -> AsyncGenerator[bytes, None]:
+        try:
+            async for part in self._inner:
+                self._exchange.note_body(part)
+                yield part
+        except Exception as error:
+            self._exchange.failure = error
+            raise
 
-    async def _events(self) -> AsyncIterator[bytes]:
-        """Whole lines only, so that an exception stands exactly between the events it separates."""
+    async def _lines(self) -> AsyncGenerator[bytes, None]:
+        async with aclosing(self._judged()) as parts:
+            async for lines, _ in parts:
+                if lines:
+                    yield b"".join(map(_escaped, lines))
+
+    async def _judged(self) -> AsyncGenerator[tuple[list[bytes], list[Any]], None]:
+        """Whole lines, and the events in them; a fault comes after what stands before it."""
         rest: list[bytes] = []  # of a line that has not ended: joined once, however many parts it comes in
-        data: list[bytes] = []
-        async for part in self._inner:
-            rest.append(part)
-            if b"\n" not in part:
-                continue
-            *lines, last = b"".join(rest).split(b"\n")
-            rest = [last]
-            good: list[bytes] = []
-            for line in lines:
+        try:
+            async for part in self._inner:
+                rest.append(part)
+                if b"\n" not in part:
+                    continue
+                *lines, last = b"".join(rest).split(b"\n")
+                rest = [last]
+                good: list[bytes] = []
+                events: list[Any] = []
                 try:
-                    self._read_line(line, data)
+                    for line in lines:
+                        self._read_line(line, events)
+                        good.append(line + b"\n")
                 except WireFault:
-                    if good:
-                        yield b"\n".join(good) + b"\n"
+                    yield good, events
                     raise
-                good.append(_escaped(line))
-            if good:
-                yield b"\n".join(good) + b"\n"
-        if last := b"".join(rest):
-            self._read_line(last, data)
-            yield _escaped(last)
-        self._read_event(data)
+                yield good, events
+            if last := b"".join(rest):
+                events = []
+                self._read_line(last, events)
+                yield [last], events
+        except Exception as error:
+            self._exchange.failure = error
+            raise
 
-    def _read_line(self, line: bytes, data: list[bytes]) -> None:
-        line = line.rstrip(b"\r")
+    def _read_line(self, line: bytes, events: list[Any]) -> None:
+        # All formats we know send an event's data on one line: judged here, before it is passed on.
         if line.startswith(b"data:"):
-            data.append(line[5:])
-            # All formats we know send an event's data on one line: judge it here, before it is passed on.
-            self._read_event(data)
+            self._read_event(line[5:].strip(), events)
 
-    def _read_event(self, data: list[bytes]) -> None:
-        if not data:
-            return
-        text = b"\n".join(data).strip()
-        data.clear()
+    def _read_event(self, text: bytes, events: list[Any]) -> None:
         if text == b"[DONE]":
             self._exchange.done = True
             return
@@ -249,12 +298,24 @@ class _WatchedBody(httpx.AsyncByteStream):
             event = json.loads(text)
         except ValueError:
             raise CorruptEventError(f"a stream event is not JSON: {text[:200]!r}") from None
-        if isinstance(event, dict) and (event.get("type") == "error" or event.get("error")):
-            error = event.get("error")
-            raise ErrorEventError(error if isinstance(error, dict) else {"message": str(error or event)})
-        if isinstance(event, dict) and event.get("type") == "message_stop":
-            self._exchange.done = True
+        if isinstance(event, dict):
+            kind, error = event.get("type"), event.get("error")
+            if kind == "error" or error:
+                raise ErrorEventError(error if isinstance(error, dict) else {"message": str(error or event)})
+            if kind == "message_stop":
+                self._exchange.done = True
         self._exchange.note_event(event)
+        events.append(event)
+
+
+async def _read_out(parts: AsyncIterator[Any]) -> None:
+    """Read on to the end of the body, so that the connection can be used again; but do not wait for it."""
+    try:
+        async with asyncio.timeout(_LINGER):
+            async for _ in parts:
+                pass
+    except (TimeoutError, httpx.TransportError):
+        return  # the reply was complete before
 
 
 def _has_event_lines(response: httpx.Response) -> bool:

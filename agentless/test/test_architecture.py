@@ -25,6 +25,8 @@ WAITING = {
     "failures",
     "importing",
     "limits",
+    "litellm_replies",
+    "openai_route",
     "quotes",
     "streams",
     "wire",
@@ -38,7 +40,7 @@ MEETING = {
 }
 """Pure in what they import of ours, though several threads or tasks meet in them."""
 
-DOORS = {"agentless.llm.importing", "agentless.llm.transport"}
+DOORS = {"agentless.llm.importing", "agentless.llm.openai_route", "agentless.llm.transport"}
 """Where litellm is imported; the rest get it, if at all, from `importing.load`."""
 
 

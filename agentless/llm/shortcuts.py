@@ -1,0 +1,6 @@
+"""The one switch for reading and writing the wire ourselves, where litellm takes a longer way."""
+
+import os
+
+taken = os.environ.get("AGENTLESS_SHORTCUTS", "1") != "0"
+"""False: litellm's own way, everywhere. The same comes out, later."""

@@ -1,0 +1,337 @@
+"""The wire without litellm's detours, and with them: the same requests, replies and errors."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from agentless.errors import SamplesIncompleteError
+from agentless.llm import importing, shortcuts
+from agentless.llm.codegen import CodegenModel
+from agentless.llm.formats import ANTHROPIC, OPENAI, format_of
+from agentless.llm.replies import Tokens, UnreadableError, fold
+from agentless.loopback import Loopback, Reply, ToolCall, faults
+from agentless.test.ways import Way
+
+MakeModel = Callable[..., CodegenModel]
+TOOL = {"type": "function", "function": {"name": "edit", "parameters": {"type": "object"}}}
+TEXT = "one two three four"
+
+REPLIES = {
+    "text": Reply(TEXT),
+    "unicode": Reply(chunks=["h\u00e9", "\u2028", "\U0001f600 ", "\x85."]),
+    "calls": Reply("Right.", tool_calls=(ToolCall("edit", {"a": [1]}), ToolCall("edit", {}))),
+    "calls alone": Reply("", tool_calls=(ToolCall("edit", {"a": "b"}),)),
+    "reasoning": Reply(TEXT, reasoning="Because."),
+    "length": Reply(TEXT, finish_reason="length"),
+    "equal chunks": Reply(chunks=["same "] * 300),
+}
+FAULTS = {
+    "truncated": faults.TruncatedStream(after_chunks=2, reply=TEXT),
+    "truncated and done": faults.TruncatedStream(after_chunks=2, done=True, reply=TEXT),
+    "corrupt event": faults.CorruptEvent(at=2, reply=TEXT),
+    "error event": faults.ErrorEvent(at=2, reply=TEXT),
+    "error event first": faults.ErrorEvent(at=0, reply=TEXT),
+    "body cut": faults.CutBody(after_chunks=2, reply=TEXT),
+    "malformed body": faults.MalformedBody(reply=TEXT),
+    "empty choices": faults.EmptyChoices(),
+    "empty text": faults.EmptyText(),
+    "refused": faults.Status(400),
+}
+
+
+def both(monkeypatch: pytest.MonkeyPatch, outcome: Callable[[], Any]) -> list[Any]:
+    """What comes out by the shortcuts, and by litellm's own way."""
+    found = []
+    for taken in (True, False):
+        monkeypatch.setattr(shortcuts, "taken", taken)
+        found.append(outcome())
+    return found
+
+
+@pytest.mark.parametrize("kind", REPLIES)
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+def test_replies_are_the_same(
+    server: Loopback,
+    make_model: MakeModel,
+    monkeypatch: pytest.MonkeyPatch,
+    provider: str,
+    stream: bool,
+    kind: str,
+) -> None:
+    """Text, calls, reasoning, finish reason, usage, model and cost, and what was sent."""
+    server.default = REPLIES[kind]
+    model = make_model(provider, tools=[TOOL], stream=stream, temperature=0.5)
+
+    def outcome() -> Any:
+        before = len(server.journal)
+        trajectories = model.codegen("hi", num_samples=3)
+        chunks = list(model.codegen_stream("hi"))
+        own = ("request_id", "latency", "usage", "tool_calls")
+        return (
+            [{key: value for key, value in each.items() if key not in own} for each in trajectories],
+            # litellm guesses Claude's from the text.
+            [
+                {**each["usage"], "reasoning_tokens": 0, "cost": round(each["usage"]["cost"] or 0, 12)}
+                for each in trajectories
+            ],
+            [[(call["name"], call["arguments"]) for call in each["tool_calls"]] for each in trajectories],
+            "".join(chunk["response"] for chunk in chunks),
+            chunks[-1]["finish_reason"],
+            [entry.body for entry in server.journal[before:]],
+        )
+
+    short, long = both(monkeypatch, outcome)
+    assert short == long
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+@pytest.mark.parametrize("repeated", [False, True], ids=["first", "repeated"])
+def test_faults_are_the_same(
+    server: Loopback,
+    make_model: MakeModel,
+    monkeypatch: pytest.MonkeyPatch,
+    provider: str,
+    way: Way,
+    kind: str,
+    repeated: bool,
+) -> None:
+    """Each fault ends in the same error with the same text and request count, whoever built the request."""
+    model = make_model(provider, num_retries=0 if repeated else 1, temperature=0.5, max_concurrency=1)
+
+    def outcome() -> Any:
+        server.reset()
+        server.script(*(["fine"] if repeated else []))
+        server.default = FAULTS[kind]
+        with pytest.raises(Exception) as caught:  # which one is what is compared
+            way.call(model, num_samples=2 if repeated else 1)
+        error: BaseException = caught.value
+        if isinstance(error, SamplesIncompleteError):
+            assert [each["response"] for each in error.trajectories.values()] == ["fine"]
+            [error] = error.failures.values()
+        text = getattr(error, "text", None)
+        status = getattr(error, "status_code", None)
+        return type(error), status, text, len(server.journal), len(model.dropped_options)
+
+    short, long = both(monkeypatch, outcome)
+    assert short == long
+
+
+def test_headers_are_the_same(
+    server: Loopback, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch, provider: str
+) -> None:
+    """What the SDK and litellm say there is said by every request of a fan-out, and the user's own."""
+    model = make_model(provider, temperature=0.5, extra_headers={"X-Own": "yes"})
+
+    def outcome() -> Any:
+        server.reset()
+        model.codegen("hi", num_samples=3)
+        leave = {
+            "content-length",
+            *(f"x-stainless-{each}" for each in ("raw-response", "read-timeout", "retry-count")),
+        }
+        return [
+            {name.lower(): value for name, value in entry.headers.items() if name.lower() not in leave}
+            for entry in server.journal
+        ]
+
+    short, long = both(monkeypatch, outcome)
+    assert short == long
+    assert short[0] == short[2]
+    assert short[2]["x-own"] == "yes"
+
+
+def test_extra_body_is_merged(
+    server: Loopback, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch, provider: str
+) -> None:
+    """Options of the user's own are on the wire by both ways."""
+    model = make_model(
+        provider, temperature=0.5, extra_body={"user": "me"} if provider != "anthropic" else {}
+    )
+    short, long = both(
+        monkeypatch, lambda: [model.codegen("hi"), [entry.body for entry in server.journal][-1]][1]
+    )
+    assert short == long
+
+
+def test_callbacks_hear_of_every_request(server: Loopback, make_model: MakeModel) -> None:
+    """An application that listens at litellm's callbacks hears of each sample: litellm makes them all."""
+    litellm = importing.load()
+    heard: list[str] = []
+
+    async def listen(arguments: Any, _: Any, __: Any, ___: Any) -> None:
+        heard.append(arguments["model"])
+
+    litellm.success_callback = [listen]
+    try:
+        make_model(temperature=0.5).codegen("hi", num_samples=3)
+        server.wait_for(3)
+        deadline = time.monotonic() + 10
+        while len(heard) < 3 and time.monotonic() < deadline:
+            time.sleep(0.01)
+    finally:
+        litellm.success_callback = []
+        litellm._async_success_callback = []
+    assert heard == ["gpt-4o"] * 3
+
+
+def test_what_claude_is_asked_otherwise_is_read_by_litellm() -> None:
+    """A schema as a tool and a begun answer come back as they were asked for."""
+    plain = {"messages": [{"role": "user", "content": "hi"}], "tools": [TOOL]}
+    begun = [{"role": "assistant", "content": "So", "prefix": True}]
+    assert format_of("anthropic", plain) is ANTHROPIC
+    assert format_of("openai", {**plain, "messages": begun}) is OPENAI
+    assert format_of("anthropic", {**plain, "messages": begun}) is None
+    assert format_of("anthropic", {**plain, "response_format": {"type": "json_object"}}) is None
+    assert format_of("gemini", plain) is None
+
+
+NO_REPLIES: list[Any] = [
+    None,
+    [],
+    {},
+    {"choices": None},
+    {"choices": [None]},
+    {"choices": [{"message": None}]},
+    {"choices": [{"message": {"content": 1}}]},
+    {"choices": [], "error": "x"},
+    {"choices": [{"message": {"tool_calls": [1]}}]},
+    {"choices": [{"message": {"tool_calls": [{"function": {"name": "multi_tool_use.parallel"}}]}}]},
+]
+
+
+@pytest.mark.parametrize("body", NO_REPLIES, ids=str)
+def test_what_is_no_reply_is_left_to_litellm(body: Any) -> None:
+    """It has the words for it."""
+    with pytest.raises(UnreadableError):
+        OPENAI.read_whole(body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [None, [], {}, {"content": None}, {"content": [1]}, {"content": [], "error": {"type": "x"}}],
+    ids=str,
+)
+def test_what_is_no_message_is_left_to_litellm(body: Any) -> None:
+    """The same for Anthropic's format."""
+    with pytest.raises(UnreadableError):
+        ANTHROPIC.read_whole(body)
+
+
+def test_openais_format() -> None:
+    """Servers differ in small things."""
+    call = {"id": "c", "function": {"name": "f", "arguments": {"a": 1}}}
+    message = {"content": [{"type": "text", "text": "x"}, {"type": "text", "text": "y"}], "reasoning": "z"}
+    body = {
+        "id": "r",
+        "model": "m",
+        "choices": [{"message": {**message, "tool_calls": [call]}}],
+        "usage": None,
+    }
+    reply = fold(OPENAI.read_whole(body))
+    assert (reply.model, reply.request_id, reply.tokens) == ("m", "r", None)
+    [sample] = reply.samples.values()
+    assert (sample.response, "".join(sample.reasoning), sample.finish_reason) == ("xy", "z", "tool_calls")
+    assert [(each["id"], each["name"], each["arguments"]) for each in sample.tool_calls] == [
+        ("c", "f", {"a": 1})
+    ]
+    usage = {"prompt_tokens": 5, "completion_tokens": 2, "prompt_cache_hit_tokens": 4}
+    [event] = OPENAI.stream_reader()({"choices": [], "usage": usage})
+    assert event.usage == Tokens(5, 2, 0, 4)
+    [event] = OPENAI.stream_reader()({"choices": [{"delta": None, "finish_reason": "stop"}]})
+    assert (event.text, event.finish_reason) == ("", "stop")
+    with pytest.raises(UnreadableError):
+        OPENAI.stream_reader()({"choices": [None]})
+
+
+def test_anthropics_format() -> None:
+    """Blocks of other kinds are passed over, and what is charged is counted."""
+    usage = {
+        "input_tokens": 1,
+        "cache_creation_input_tokens": 20,
+        "cache_read_input_tokens": 300,
+        "output_tokens": 50,
+        "output_tokens_details": {"thinking_tokens": 40},
+    }
+    blocks = [
+        {"type": "thinking", "thinking": "Hm.", "signature": "s"},
+        {"type": "redacted_thinking", "data": "d"},
+        {"type": "text", "text": "So"},
+        {"type": "server_tool_use", "id": "x", "name": "web_search", "input": {}},
+        {"type": "tool_use", "id": "t", "name": "f", "input": {"a": [1]}},
+    ]
+    body = {"id": "r", "model": "m", "content": blocks, "stop_reason": "tool_use", "usage": usage}
+    whole = fold(ANTHROPIC.read_whole(body))
+    read = ANTHROPIC.stream_reader()
+    events = [
+        *read({"type": "message_start", "message": {"id": "r", "model": "m", "usage": {"input_tokens": 1}}}),
+        *read({"type": "ping"}),
+        *read(
+            {"type": "content_block_start", "index": 0, "content_block": {"type": "thinking", "thinking": ""}}
+        ),
+        *read(
+            {
+                "type": "content_block_delta",
+                "index": 0,
+                "delta": {"type": "thinking_delta", "thinking": "Hm."},
+            }
+        ),
+        *read(
+            {
+                "type": "content_block_delta",
+                "index": 0,
+                "delta": {"type": "signature_delta", "signature": "s"},
+            }
+        ),
+        *read({"type": "content_block_start", "index": 1, "content_block": {"type": "text", "text": "S"}}),
+        *read({"type": "content_block_delta", "index": 1, "delta": {"type": "text_delta", "text": "o"}}),
+        *read({"type": "content_block_start", "index": 2, "content_block": {"type": "server_tool_use"}}),
+        *read(
+            {
+                "type": "content_block_delta",
+                "index": 2,
+                "delta": {"type": "input_json_delta", "partial_json": "{"},
+            }
+        ),
+        *read(
+            {
+                "type": "content_block_start",
+                "index": 3,
+                "content_block": {"type": "tool_use", "id": "t", "name": "f"},
+            }
+        ),
+        *read(
+            {
+                "type": "content_block_delta",
+                "index": 3,
+                "delta": {"type": "input_json_delta", "partial_json": '{"a"'},
+            }
+        ),
+        *read(
+            {
+                "type": "content_block_delta",
+                "index": 3,
+                "delta": {"type": "input_json_delta", "partial_json": ": [1]}"},
+            }
+        ),
+        *read({"type": "content_block_stop", "index": 3}),
+        *read({"type": "message_delta", "delta": {"stop_reason": "tool_use"}, "usage": usage}),
+        *read({"type": "message_stop"}),
+    ]
+    for reply in (whole, fold(events)):
+        assert (reply.model, reply.request_id) == ("m", "r")
+        assert reply.tokens == Tokens(321, 50, 20, 300, 40)
+        [sample] = reply.samples.values()
+        assert (sample.response, "".join(sample.reasoning), sample.finish_reason) == (
+            "So",
+            "Hm.",
+            "tool_calls",
+        )
+        assert sample.tool_calls == [{"id": "t", "name": "f", "arguments": {"a": [1]}}]
+    turns = [{"input_tokens": 3, "output_tokens": 1}, {"input_tokens": 4, "output_tokens": 2}]
+    assert fold(ANTHROPIC.read_whole({**body, "usage": {**usage, "iterations": turns}})).tokens == Tokens(
+        7, 3, 0, 0, 40
+    )
+    with pytest.raises(UnreadableError):
+        read({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta"}})
