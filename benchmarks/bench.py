@@ -66,13 +66,16 @@ class Worker:
 class Bench:
     """The contenders, and what they measured."""
 
-    def __init__(self, workers: dict[str, Worker], rounds: int) -> None:
+    def __init__(self, workers: dict[str, Worker], rounds: int, only: str = "") -> None:
         self._workers = workers
         self._rounds = rounds
+        self._only = only
         self.results: dict[str, dict[str, Any]] = {}
 
     def compare(self, title: str, names: list[str], key: str, measure: str, **arguments: Any) -> None:
         """Measure by turns, after one uncounted turn, and print a row of the table."""
+        if self._only not in title:
+            return
         for name in names:
             self._workers[name].measure(measure, **arguments)
         found: dict[str, list[float]] = {name: [] for name in names}
@@ -133,6 +136,9 @@ def main() -> None:
     """Run everything and print it as Markdown tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer rounds")
+    parser.add_argument(
+        "--only", default="", metavar="WORDS", help="the rows that have these in their titles"
+    )
     parser.add_argument("--memory", action="store_true", help="10,000 calls as well: some minutes")
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     options = parser.parse_args()
@@ -142,7 +148,8 @@ def main() -> None:
         ["openai", "litellm", "ours"],
         ["litellm", "ours"],
     )
-    _start_up()
+    if not options.only:
+        _start_up()
     with ExitStack() as stack:
         short = stack.enter_context(server("--text", "one two three"))
         long = stack.enter_context(server("--text", _words(WORDS)))
@@ -151,7 +158,7 @@ def main() -> None:
         workers = {name: Worker(name) for name in four}
         for worker in workers.values():
             stack.callback(worker.close)
-        bench = Bench(workers, rounds)
+        bench = Bench(workers, rounds, options.only)
         print("\n| | plain HTTP | openai SDK | litellm | ours |\n|---|---|---|---|---|")
         for provider in PROVIDERS:
             names = four if provider == "openai" else two
@@ -169,7 +176,7 @@ def main() -> None:
             bench.compare(f"{callers} threads, 0.2 s a reply", two, "per_second", "threads", **common)
             bench.alone(f"... threads beyond the {callers} callers'", "other_threads", "threads", **common)
         common = {"provider": "openai", "url": paced, "callers": 64, "ideal": 1.0}
-        bench.compare("64 streams of 100 pieces a second: time over 1 s", two, "ratio", "streams", **common)
+        bench.compare("64 streams of 100 pieces a second: time over 1 s", four, "ratio", "streams", **common)
         for n in (10, 40):
             common = {"provider": "openai", "url": slow, "n": n}
             bench.alone(f"{n} samples, 0.2 s a reply: time over one call's", "ratio", "samples", **common)

@@ -66,7 +66,11 @@ class Connections(httpx.AsyncBaseTransport):
         return response
 
     async def aclose(self) -> None:
-        """Close every connection."""
+        """Close every connection: a busy one when it is free.
+
+        litellm closes a client that it has put away once nobody holds it; a reply that is still coming holds
+        the connection alone.
+        """
         await self._kept.close()
 
 
@@ -76,6 +80,7 @@ class _Kept:
     def __init__(self) -> None:
         self.busy: set[_Connection] = set()
         self._idle: deque[_Connection] = deque()
+        self._is_closed = False
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def all(self) -> tuple[_Connection, ...]:
@@ -94,17 +99,17 @@ class _Kept:
             self.busy.discard(connection)
             connection.idle_since = time.monotonic()
             self._idle.append(connection)
+            if self._is_closed:
+                self._begin_close()
 
     async def close_old(self) -> None:
         while self._idle and time.monotonic() - self._idle[0].idle_since > _IDLE_SECONDS:
             await self._idle.popleft().transport.aclose()
 
     async def close(self) -> None:
-        connections = self.all()
-        self.busy.clear()
-        self._idle.clear()
-        for connection in connections:
-            await connection.transport.aclose()
+        self._is_closed = True
+        while self._idle:
+            await self._idle.pop().transport.aclose()
 
     def close_soon(self) -> None:
         """Close them from wherever the garbage is collected."""

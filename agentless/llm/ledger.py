@@ -12,10 +12,11 @@ is counted as far as it is known, and told as `unknown`.
 
 import contextvars
 import logging
+import operator
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
-from typing import TypedDict
+from functools import reduce
+from typing import NamedTuple, TypedDict
 
 
 class Spend(TypedDict):
@@ -45,8 +46,7 @@ class Snapshot(TypedDict):
     models: dict[str, Spend]
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """Something to add; `unpriced` are attempts with tokens whose price is not known."""
 
     requests: int = 0
@@ -61,13 +61,15 @@ class Entry:
     cost: float = 0.0
     unpriced: int = 0
 
-    def __add__(self, other: "Entry") -> "Entry":
-        return Entry(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(Entry)))
+    def plus(self, other: "Entry") -> "Entry":
+        """Both together."""
+        return Entry(*map(operator.add, self, other))
 
     def spend(self) -> Spend:
         """As the public dict."""
-        sums = {each.name: getattr(self, each.name) for each in fields(Entry) if each.name != "unpriced"}
-        return Spend(**{**sums, "cost": None if self.unpriced else self.cost})  # type: ignore[typeddict-item]
+        sums = self._asdict()
+        unpriced = sums.pop("unpriced")
+        return Spend(**{**sums, "cost": None if unpriced else self.cost})  # type: ignore[typeddict-item]
 
 
 class Ledger:
@@ -90,7 +92,7 @@ class Ledger:
         """The sums so far; a plain dict of the caller's own."""
         models = self._models
         self.warn_of_unpriced(name for name, entry in models.items() if entry.unpriced)
-        total = sum(models.values(), Entry())
+        total = reduce(Entry.plus, models.values(), Entry())
         return Snapshot(total=total.spend(), models={name: entry.spend() for name, entry in models.items()})
 
     @property
@@ -136,7 +138,7 @@ class Ledger:
 
     def add(self, model: str, entry: Entry) -> None:
         """Add an entry here, and where somebody counts along."""
-        self._models = {**self._models, model: self._models.get(model, Entry()) + entry}
+        self._models = {**self._models, model: self._models.get(model, Entry()).plus(entry)}
         for watcher in list(self._watchers):
             watcher.add(model, entry)
 

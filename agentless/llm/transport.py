@@ -15,7 +15,7 @@ import httpx
 from agentless.llm import bridge, litellm_replies, wire
 from agentless.llm.formats import Format, format_of
 from agentless.llm.importing import load
-from agentless.llm.replies import Event, UnreadableError
+from agentless.llm.replies import Event
 
 # One value for all: litellm builds a new OpenAI client for each distinct time-out, and its time-out is
 # per read. Deadlines are kept outside, in attempts.py.
@@ -71,7 +71,7 @@ async def turn_to_send(plan: Plan, exchange: wire.Exchange) -> AsyncIterator[Non
         return
 
     def go_on() -> None:
-        if plan.format is not None and not _has_callbacks(load()):
+        if _form_of(plan) is not None:
             plan.sent = exchange.sent
         _building.release()
 
@@ -100,17 +100,14 @@ async def send(plan: Plan, exchange: wire.Exchange) -> list[Event]:
         litellm's exceptions (all derive from `openai.OpenAIError`).
     """
     try:
-        form = plan.format
-        if await _repeat(plan, exchange):
+        form = _form_of(plan)
+        if form is not None and await _take(plan, plan.arguments, exchange):
+            assert exchange.response is not None  # noqa: S101  # it is good
             try:
-                return _read(form, exchange)
-            except UnreadableError:
+                return form.read_whole(json.loads(exchange.response.content))
+            except ValueError:
                 exchange.answer = exchange.response  # litellm says what is wrong with it
-        reply = await _complete(plan, plan.arguments, exchange)
-        try:
-            return _read(form, exchange)
-        except UnreadableError:
-            return litellm_replies.read_whole(reply)
+        return litellm_replies.read_whole(await _complete(plan, plan.arguments, exchange))
     finally:
         await exchange.close()
 
@@ -123,19 +120,17 @@ async def stream(plan: Plan, exchange: wire.Exchange) -> AsyncGenerator[Event, N
         breaks (`as_litellm` turns those into litellm's).
     """
     watched = wire.current.set(exchange)  # some routes (Gemini's) send when the first piece is asked for
+    streamed = {**plan.arguments, "stream": True, "stream_options": {"include_usage": True}}
+    form = _form_of(plan)
     try:
-        wrapper = None
-        if not await _repeat(plan, exchange):
-            streamed = {**plan.arguments, "stream": True, "stream_options": {"include_usage": True}}
-            wrapper = await _complete(plan, streamed, exchange)
-        events, form = exchange.read_events(), plan.format
-        if events is not None and form is not None:
+        if form is not None and await _take(plan, streamed, exchange):
             read = form.stream_reader()
-            async with aclosing(events):
+            async with aclosing(exchange.read_events()) as events:
                 async for event in events:
                     for piece in read(event):
                         yield piece
             return
+        wrapper = await _complete(plan, streamed, exchange)
         async for piece in litellm_replies.read_stream(wrapper, exchange):
             yield piece
     finally:
@@ -143,25 +138,39 @@ async def stream(plan: Plan, exchange: wire.Exchange) -> AsyncGenerator[Event, N
         await exchange.close()
 
 
-async def _repeat(plan: Plan, exchange: wire.Exchange) -> bool:
-    """Send what litellm has built before; claims that the reply is good.
+def _form_of(plan: Plan) -> Format | None:
+    """The plan's format, unless an application listens to what litellm does."""
+    return None if _has_callbacks(load()) else plan.format
 
-    Else litellm has to build it; or, where it was sent, to say by its own exceptions what came of it
-    (`exchange.answer`).
+
+async def _take(plan: Plan, arguments: Mapping[str, Any], exchange: wire.Exchange) -> bool:
+    """Send the request, and claims that its reply is good and to be read from `exchange`.
+
+    Else litellm has to say, in its own exceptions, what came of it: `exchange.answer`.
     """
-    if plan.sent is None:
-        return False
     try:
-        response = await plan.sent.again(exchange)
-        if response.is_success and not exchange.is_streaming:
-            await response.aread()
-    except Exception as error:  # noqa: BLE001  # litellm gets it
+        if plan.sent is not None:
+            await plan.sent.again(exchange)
+        else:
+            exchange.takes_reply = True
+            await _complete(plan, arguments, exchange)
+    except wire.ReplyTaken:
+        pass
+    except httpx.HTTPError as error:
         exchange.answer = error
         return False
-    if response.is_success and (not exchange.is_streaming or exchange.read_events() is not None):
-        return True
-    exchange.answer = response
-    return False
+    finally:
+        exchange.takes_reply = False
+    if not exchange.has_good_reply:
+        exchange.answer = exchange.response
+        return False
+    if not exchange.is_streaming and exchange.response is not None:
+        try:
+            await exchange.response.aread()
+        except httpx.HTTPError as error:
+            exchange.answer = error
+            return False
+    return True
 
 
 async def _complete(plan: Plan, arguments: Mapping[str, Any], exchange: wire.Exchange) -> Any:
@@ -221,13 +230,3 @@ _ASYNC_ROUTES = frozenset(
         "xai",
     }
 )
-
-
-def _read(form: Format | None, exchange: wire.Exchange) -> list[Event]:
-    """The events of a whole reply that has been read."""
-    if form is None or exchange.response is None:
-        raise UnreadableError("by litellm alone")
-    try:
-        return form.read_whole(json.loads(exchange.response.content))
-    except (ValueError, httpx.ResponseNotRead) as error:
-        raise UnreadableError("no JSON") from error

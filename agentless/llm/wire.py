@@ -81,6 +81,10 @@ class Sent:
         return await self.transport.send(twin, exchange)
 
 
+class ReplyTaken(BaseException):  # no error, and nobody's to catch on its way out
+    """A good reply has come, and who asked for it reads it: whatever built the request may end."""
+
+
 class Exchange:
     """What one attempt sent and got; filled in by the transport while the attempt runs."""
 
@@ -93,6 +97,8 @@ class Exchange:
         self.response: httpx.Response | None = None
         self.answer: httpx.Response | Exception | None = None
         """What a request of this attempt gets without being sent: it was, and this came of it."""
+        self.takes_reply = False
+        """Whether a good reply ends the request's building with `ReplyTaken`."""
         self.status: int | None = None
         self.headers: Mapping[str, str] = {}
         self.failure: Exception | None = None
@@ -101,9 +107,9 @@ class Exchange:
         """Claims that choices came in OpenAI's format, and no finish reason; `None`: no such choices."""
         self.done = False
         """Claims that the stream's own end mark came (`[DONE]`, `message_stop`)."""
-        self._body: list[bytes] = []
+        self._kept: list[bytes] = []
         self._addresses: set[str] = set()
-        self._responses: list[_WatchedBody] = []
+        self._bodies: list[_WatchedBody] = []
 
     def admit(self, request: httpx.Request) -> None:
         """Count `request`, or refuse it where it is the same POST again.
@@ -135,23 +141,29 @@ class Exchange:
         self.headers = response.headers
         assert isinstance(response.stream, httpx.AsyncByteStream)  # noqa: S101  # an async transport's
         body = _WatchedBody(response.stream, self, self.is_streaming and _has_event_lines(response))
-        self._responses.append(body)
+        self._bodies.append(body)
         self.response = response
         response.stream = body
 
-    def read_events(self) -> AsyncGenerator[Any, None] | None:
-        """The JSON of the reply's events as they come; `None` where it is no stream of events."""
-        body = self.response.stream if self.response is not None else None
-        return body.events() if isinstance(body, _WatchedBody) and body.has_events else None
+    @property
+    def has_good_reply(self) -> bool:
+        """Claims that the service took the request and answers in the way that was asked for."""
+        if self.response is None or not self.response.is_success:
+            return False
+        return self._bodies[-1].has_events if self.is_streaming else True
+
+    def read_events(self) -> AsyncGenerator[Any, None]:
+        """The JSON of a good stream's events as they come."""
+        return self._bodies[-1].events()
 
     @property
     def text(self) -> str:
         """The body of a reply that was not a stream, as far as it was read."""
-        return b"".join(self._body)[:_KEPT_BYTES].decode(errors="replace")
+        return b"".join(self._kept)[:_KEPT_BYTES].decode(errors="replace")
 
     def note_body(self, part: bytes) -> None:
         """Keep `part` for the case that nobody above can read it."""
-        self._body.append(part)
+        self._kept.append(part)
 
     def note_event(self, event: Any) -> None:
         """Count one well-formed event of a stream; look for a finish reason in OpenAI's format."""
@@ -168,10 +180,10 @@ class Exchange:
 
         In a task of its own, so that a second cancellation of the caller does not leave one open.
         """
-        still_open = [response for response in self._responses if not response.is_closed]
-        self._responses.clear()
+        still_open = [body for body in self._bodies if not body.is_closed]
+        self._bodies.clear()
         if still_open:
-            closing = asyncio.gather(*(response.aclose() for response in still_open))
+            closing = asyncio.gather(*(body.aclose() for body in still_open))
             await asyncio.shield(closing)
 
 
@@ -191,7 +203,12 @@ class WatchedTransport(httpx.AsyncBaseTransport):
         answer, exchange.answer = exchange.answer, None
         if isinstance(answer, Exception):
             raise answer
-        return answer or await self.send(request, exchange)
+        if answer is not None:
+            return answer
+        response = await self.send(request, exchange)
+        if exchange.takes_reply and exchange.has_good_reply:
+            raise ReplyTaken
+        return response
 
     async def send(self, request: httpx.Request, exchange: Exchange) -> httpx.Response:
         """Send `request` for the attempt of `exchange`, if that admits it."""
