@@ -172,7 +172,7 @@ def main() -> None:
             bench.compare(f"an awaited chunk, {provider}", names, "seconds", "astream", **common)
         for callers in (16, 64, 256):
             common = {"provider": "openai", "url": slow, "callers": callers, "count": 3}
-            bench.compare(f"{callers} tasks, 0.2 s a reply", three, "per_second", "tasks", **common)
+            bench.compare(f"{callers} tasks, 0.2 s a reply", four, "per_second", "tasks", **common)
             bench.compare(f"{callers} threads, 0.2 s a reply", two, "per_second", "threads", **common)
             bench.alone(f"... threads beyond the {callers} callers'", "other_threads", "threads", **common)
         common = {"provider": "openai", "url": paced, "callers": 64, "ideal": 1.0}

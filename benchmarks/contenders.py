@@ -210,6 +210,11 @@ class Process:
         # One loop for all asynchronous measurements, as an application has one.
         self._loop = asyncio.new_event_loop()
 
+    def close(self) -> None:
+        """End what the contender has left on the loop."""
+        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+        self._loop.close()
+
     def _await(self, work: Awaitable[Any]) -> Any:
         return self._loop.run_until_complete(work)
 
@@ -341,6 +346,7 @@ def main() -> None:
         command = json.loads(line)
         answer = getattr(process, command.pop("measure"))(**command)
         print(json.dumps(answer), flush=True)
+    process.close()
 
 
 if __name__ == "__main__":

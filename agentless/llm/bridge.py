@@ -25,7 +25,7 @@ T = TypeVar("T")
 _lock = threading.Lock()
 _engine: "Engine | None" = None
 _inline = contextvars.ContextVar("agentless_inline", default=False)
-_MOST_WORKERS = 32
+_MOST_WORKERS = 8
 
 _closers: list[Callable[[], Coroutine[Any, Any, None]]] = []
 _fork_hooks: list[Callable[[], None]] = []

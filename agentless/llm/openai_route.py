@@ -7,6 +7,7 @@ take its own way. Measured on litellm 1.105.3.
 """
 
 import json
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -75,13 +76,26 @@ async def _complete(client: Any, data: Mapping[str, Any]) -> tuple[dict[str, str
 def _request(client: Any, data: Mapping[str, Any]) -> httpx.Request:
     body = {name: value for name, value in data.items() if name not in _SDK_OPTIONS}
     body.update(data.get("extra_body") or {})
-    headers = {**client.auth_headers, **client.default_headers, **(data.get("extra_headers") or {})}
-    base: httpx.URL = client.base_url  # ends with a slash
-    request: httpx.Request = client._client.build_request(  # noqa: SLF001
+    own = data.get("extra_headers") or {}
+    url, said = _address(client)
+    return httpx.Request(
         "POST",
-        base.copy_with(raw_path=base.raw_path + b"chat/completions"),
-        headers={name: value for name, value in headers.items() if isinstance(value, (str, bytes))},
+        url,
+        headers={**said, **{name.lower(): value for name, value in own.items()}},
         content=json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode(),
-        timeout=None,
     )
-    return request
+
+
+def _address(client: Any) -> tuple[httpx.URL, dict[str, str]]:
+    """Where the SDK's client sends chat completions, and its headers; worked out once a client."""
+    if client not in _addresses:
+        base: httpx.URL = client.base_url  # ends with a slash
+        headers = {**client._client.headers, **client.auth_headers, **client.default_headers}  # noqa: SLF001
+        _addresses[client] = (
+            base.copy_with(raw_path=base.raw_path + b"chat/completions"),
+            {name.lower(): value for name, value in headers.items() if isinstance(value, str)},
+        )
+    return _addresses[client]
+
+
+_addresses: weakref.WeakKeyDictionary[Any, tuple[httpx.URL, dict[str, str]]] = weakref.WeakKeyDictionary()
