@@ -2,6 +2,7 @@
 
 import asyncio
 import atexit
+import concurrent.futures.thread  # noqa: F401  # see `_wait`
 import gc
 import importlib
 import logging
@@ -10,7 +11,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from agentless.llm import bridge, openai_route, shortcuts, wire
@@ -34,6 +35,7 @@ _LOUD_LOGGERS = ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy", "openai")
 _lock = threading.Lock()
 _warming = asyncio.Lock()
 _litellm: Any = None
+_thread: threading.Thread | None = None
 
 
 def load() -> Any:
@@ -59,6 +61,35 @@ def load() -> Any:
                 load_tables()
                 _litellm = litellm
     return _litellm
+
+
+def begin() -> None:
+    """Let a thread `load` meanwhile. A fork, and the interpreter's end, wait for it."""
+    global _thread  # noqa: PLW0603  # one is enough
+    if not _lock.acquire(blocking=False):
+        return  # somebody loads already
+    try:
+        if _litellm is None and _thread is None:
+            # No daemon: one that is ended within an extension module takes the process with it.
+            _thread = threading.Thread(target=_load_or_leave, name="agentless-import")
+            _thread.start()
+    finally:
+        _lock.release()
+
+
+def _load_or_leave() -> None:
+    with suppress(Exception):  # the first call tries again, and tells
+        load()
+
+
+def _wait() -> None:
+    # A child would have the half of it, and a lock that nobody opens. (What the import itself registers for
+    # forks comes too late for this one: `concurrent.futures.thread` does, so it is imported above.)
+    if _thread is not None and _thread is not threading.current_thread():
+        _thread.join()
+
+
+os.register_at_fork(before=_wait)
 
 
 def is_loaded() -> bool:

@@ -335,6 +335,39 @@ print(sorted({{name.split(".")[0] for name in sys.modules}} & {{"litellm", "open
     assert run_script(script, **keys) == "[]\n"
 
 
+def test_preloading_is_in_nobodys_way(run_script: RunScript) -> None:
+    """With `preload`, `create_model` returns before litellm is there; a fork has all of it, an exit too."""
+    script = """
+import os, sys, threading
+factory = ModelFactory(config, preload=True)
+model = factory.create_model()
+factory.create_model(temperature=0.5)
+names = [thread.name for thread in threading.enumerate()]
+print(names.count("agentless-import"), "litellm.main" in sys.modules)
+if child := os.fork():
+    print(os.waitpid(child, 0)[1])
+    importing.begin()
+    print(importing.is_loaded(), "agentless-import" in [thread.name for thread in threading.enumerate()])
+    print(model.codegen("hi")[0]["response"])
+else:
+    assert model.codegen("hi")[0]["response"]
+    os._exit(0)
+"""
+    start = """
+from agentless.llm import importing
+from agentless.config import read_config
+from agentless.loopback import Loopback
+from agentless.util.model_factory import ModelFactory
+
+server = Loopback(default="here").start()
+table = {"name": "gpt-4o", "provider": "openai", "api_key": "k", "base_url": server.openai_url}
+config = read_config({"models": {"m": table}})
+"""
+    assert run_script(start + script, *PLAIN) == "1 False\n0\nTrue False\nhere\n"
+    ends_at_once = "ModelFactory(config, preload=True).create_model()\nserver.close()"
+    assert run_script(start + ends_at_once, *PLAIN) == ""
+
+
 def test_logging_once_in_its_format(run_script: RunScript) -> None:
     """With [logging] each line is written once, in its format; the application's root logger has none."""
     script = """

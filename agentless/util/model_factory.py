@@ -27,17 +27,20 @@ class ModelFactory:
         budget: what they may cost together (`max_cost`), and what of that is spent; `None` without a limit.
     """
 
-    def __init__(self, config: Config, *, max_cost: float | None = None) -> None:
+    def __init__(self, config: Config, *, max_cost: float | None = None, preload: bool = False) -> None:
         """Set up logging and the books.
 
         Args:
             config: as `load_config` makes it.
             max_cost: USD, instead of the config's `[budget] max_cost`.
+            preload: Import litellm in a thread from the first `create_model` on, and not at the first call.
+                Worth it where there is something else to do in those 2 s.
 
         Raises:
             ConfigError: `max_cost` is not a number above 0.
         """
         self.config = config
+        self._preloads = preload
         settings = config.budget
         if max_cost is not None:
             settings = BudgetSettings.of(max_cost)
@@ -51,7 +54,8 @@ class ModelFactory:
     def create_model(self, name: str | None = None, **overrides: Any) -> "CodegenModel":
         """The model `name`, with `overrides` in place of its settings.
 
-        The same name and settings give the same object. Nothing is sent, and litellm is not imported.
+        The same name and settings give the same object. Nothing is sent; without `preload`, litellm is not
+        imported.
 
         Args:
             name: a `[models.<name>]` table of the config; `None` means `default_model`.
@@ -83,7 +87,11 @@ class ModelFactory:
                 model = self._models[key, settings.key()] = make_codegen_model(
                     settings, key, books=self.ledger, budget=self.budget
                 )
-            return model
+        if self._preloads:
+            from agentless.llm import importing
+
+            importing.begin()
+        return model
 
     def __repr__(self) -> str:
         return f"ModelFactory(models={list(self.config.models)}, default_model={self.config.default_model!r})"
