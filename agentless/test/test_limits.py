@@ -164,6 +164,22 @@ def test_no_window_has_more_than_the_limit(limit: float, monkeypatch: pytest.Mon
     assert all(later - earlier > window for earlier, later in zip(times, times[most:], strict=False))
 
 
+def test_a_request_counts_from_when_it_is_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is built for long after its turn came is in the minute in which the service sees it."""
+    monkeypatch.setattr(limits, "MINUTE", 0.4)
+
+    async def main() -> float:
+        gate, rules = Gate(), Limits(100, requests_per_minute=1)
+        async with gate.place(rules) as turn:
+            await asyncio.sleep(0.2)
+            out = asyncio.get_running_loop().time()
+            gate.departed(turn)
+        async with gate.place(rules):
+            return asyncio.get_running_loop().time() - out
+
+    assert on_engine(main()) >= 0.4
+
+
 def test_tokens_of_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tokens count as estimated until they are known, and a request too large for any minute goes alone."""
     monkeypatch.setattr(limits, "MINUTE", 0.2)

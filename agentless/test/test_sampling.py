@@ -48,6 +48,8 @@ def test_exactly_n_in_the_fewest_requests(way: Way, kind: str) -> None:
             assert [bool(each["response"]) for each in trajectories] == [True] * n
             expected = n if kind == "no native n" else fewest_requests(n, batch, at_most)
             assert len(server.journal) == expected, (n, batch)
+            if at_most == 40 or provider == "anthropic":
+                assert sum(entry.body.get("n", 1) for entry in server.journal) == n
             total = model.ledger.snapshot()["total"]
             assert (total["samples"], total["requests"], total["attempts"]) == (n, expected, expected)
             assert total["completion_tokens"] == server.bill["completion_tokens"]

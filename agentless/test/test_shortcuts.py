@@ -1,17 +1,22 @@
 """The wire without litellm's detours, and with them: the same requests, replies and errors."""
 
+import json
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 from agentless.errors import SamplesIncompleteError
-from agentless.llm import importing, shortcuts
+from agentless.llm import importing, openai_route, shortcuts
 from agentless.llm.codegen import CodegenModel
 from agentless.llm.formats import ANTHROPIC, OPENAI, format_of
 from agentless.llm.replies import Tokens, UnreadableError, fold
 from agentless.loopback import Loopback, Reply, ToolCall, faults
+from agentless.loopback.draft import Draft, Plan
+from agentless.loopback.faults.fault import ReplyFault
+from agentless.loopback.wire import chunk
 from agentless.test.ways import Way
 
 MakeModel = Callable[..., CodegenModel]
@@ -39,6 +44,15 @@ FAULTS = {
     "empty text": faults.EmptyText(),
     "refused": faults.Status(400),
 }
+
+
+@dataclass(frozen=True)
+class HangsUpLate(ReplyFault):
+    """Everything is sent but the body's end, for which the client could wait a minute."""
+
+    def plan(self, draft: Draft) -> Plan:
+        """All events, and silence."""
+        return Plan([draft.opening(), *map(chunk, draft.events.all()), 60.0])
 
 
 def both(monkeypatch: pytest.MonkeyPatch, outcome: Callable[[], Any]) -> list[Any]:
@@ -140,6 +154,38 @@ def test_headers_are_the_same(
     assert short == long
     assert short[0] == short[2]
     assert short[2]["x-own"] == "yes"
+
+
+def test_headers_of_ones_own_come_once() -> None:
+    """In whatever letters they are written; and the SDK's own, and its key, are there too."""
+    import openai
+
+    client = openai.AsyncOpenAI(api_key="k", base_url="http://127.0.0.1:9/v1")
+    data = {"model": "m", "messages": [], "extra_headers": {"user-AGENT": "mine"}, "extra_body": {"x": 1}}
+    for _ in range(2):
+        request = openai_route._request(client, data)
+        assert request.headers.get_list("user-agent") == ["mine"]
+        assert request.headers["authorization"] == "Bearer k"
+        assert "x-stainless-lang" in request.headers
+        assert str(request.url) == "http://127.0.0.1:9/v1/chat/completions"
+        assert json.loads(request.content) == {"model": "m", "messages": [], "x": 1}
+
+
+def test_a_stream_without_end_of_body_is_whole(server: Loopback, make_model: MakeModel, way: Way) -> None:
+    """The end mark is enough; a service that keeps the line open after it is not waited for."""
+    server.default = HangsUpLate(reply="one two")
+    began = time.monotonic()
+    [reply] = way.call(make_model(stream=True, timeout=5))
+    assert (reply["response"], reply["finish_reason"]) == ("one two", "stop")
+    assert time.monotonic() - began < 4
+
+
+def test_streams_use_a_connection_again(server: Loopback, make_model: MakeModel, provider: str) -> None:
+    """Read to its end, a stream leaves its connection to the next."""
+    model = make_model(provider)
+    for _ in range(4):
+        list(model.codegen_stream("hi"))
+    assert len({entry.connection for entry in server.journal}) == 1
 
 
 def test_extra_body_is_merged(

@@ -92,6 +92,27 @@ def read(
     return b"".join(passed), exchange, error
 
 
+def read_events(
+    parts: Sequence[bytes], body: Parts | None = None
+) -> tuple[list[Any], Exchange, Exception | None]:
+    """The same, read as events."""
+    exchange = Exchange(is_streaming=True)
+    watched(body or Parts(parts), exchange)
+    assert exchange.has_good_reply
+    events: list[Any] = []
+
+    async def collect() -> None:
+        async for event in exchange.read_events():
+            events.append(event)  # noqa: PERF401  # as above
+
+    error: Exception | None = None
+    try:
+        asyncio.run(collect())
+    except httpx.TransportError as caught:
+        error = caught
+    return events, exchange, error
+
+
 def split(data: bytes, cuts: Sequence[int]) -> list[bytes]:
     """The data, cut at these places."""
     places = sorted({min(cut, len(data)) for cut in cuts} | {0, len(data)})
@@ -171,6 +192,45 @@ def test_json_that_is_no_error_passes(event: bytes) -> None:
     data = b"data: " + event + b"\n\n"
     passed, exchange, error = read([data])
     assert (passed, error, exchange.events) == (data, None, 1)
+
+
+@given(st.sampled_from(sorted(STREAMS)), cuts)
+@example("openai", list(range(700)))
+def test_any_split_of_a_stream_has_the_same_events(name: str, places: list[int]) -> None:
+    """Read as events, a stream is the JSON in its bytes, raw line separators included."""
+    data, count = STREAMS[name]
+    data = data.replace(b'"role"', '"\u2028\x85"'.encode())
+    events, exchange, error = read_events(split(data, places))
+    lines = [line[5:].strip() for line in data.split(b"\n") if line.startswith(b"data:")]
+    assert events == [json.loads(line) for line in lines if line not in {b"", b"[DONE]"}]
+    assert (len(events), error, exchange.done) == (count, None, True)
+
+
+@given(st.sampled_from(sorted(BAD)), cuts, st.integers(0, 3))
+def test_a_bad_event_comes_after_the_good_ones(name: str, places: list[int], before: int) -> None:
+    """Read as events, a stream ends where the fault is, too."""
+    bad, kind = BAD[name]
+    good = b'data: {"n": 1}\n\n'
+    events, exchange, error = read_events(split(good * before + bad + good, places))
+    assert type(error) is kind
+    assert exchange.failure is error
+    assert events == [{"n": 1}] * before
+
+
+def test_nothing_is_waited_for_after_the_end_mark() -> None:
+    """A service that does not end its body is left soon; one that breaks it has said all before."""
+
+    class Endless(Parts):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            async for part in super().__aiter__():
+                yield part
+            await asyncio.sleep(60)
+
+    for body in (Endless([OPENAI]), Parts([OPENAI], httpx.ReadError("reset"))):
+        began = time.monotonic()
+        events, exchange, error = read_events([], body=body)
+        assert (len(events), error, exchange.done) == (2, None, True)
+        assert time.monotonic() - began < 10
 
 
 @pytest.mark.parametrize("raw", ["\u2028", "\u2029", "\x85"])
@@ -311,6 +371,71 @@ def transact(work: Callable[[httpx.AsyncClient], Any], exchange: Exchange | None
 
 BODY = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hi"}]}
 KEY = {"authorization": "Bearer sk-test"}
+
+
+def test_a_request_goes_out_again_as_it_was(server: Loopback) -> None:
+    """Same address, headers and body, for another attempt; by the connection that is free."""
+    url = f"{server.openai_url}/chat/completions"
+    first, second = Exchange(), Exchange()
+
+    async def both(client: httpx.AsyncClient) -> None:
+        await client.post(url, json=BODY, headers=KEY)
+        assert first.sent is not None
+        response = await first.sent.again(second)
+        await response.aread()
+
+    transact(both, first)
+    one, other = server.journal
+    assert (one.body, one.headers, one.connection) == (other.body, other.headers, other.connection)
+    assert (first.requests, second.requests, second.status) == (1, 1, 200)
+
+
+def test_a_good_reply_can_be_taken(server: Loopback) -> None:
+    """It ends what asked for it; a refusal is that one's own, and nothing is sent for an answer at hand."""
+    url = f"{server.openai_url}/chat/completions"
+    server.script("good", faults.Status(400))
+
+    async def post(client: httpx.AsyncClient) -> Any:
+        return await client.post(url, json=BODY, headers=KEY)
+
+    taken, refused = Exchange(), Exchange()
+    taken.takes_reply = refused.takes_reply = True
+    with pytest.raises(wire.ReplyTaken):
+        transact(post, taken)
+    assert taken.has_good_reply
+    assert transact(post, refused).status_code == 400
+    assert not refused.has_good_reply
+    assert len(server.journal) == 2
+
+    told = Exchange()
+    told.answer = refused.response
+    assert transact(post, told).status_code == 400
+    told.answer = httpx.ReadError("reset")
+    with pytest.raises(httpx.ReadError):
+        transact(post, told)
+    assert len(server.journal) == 2
+
+
+def test_a_client_that_is_closed_lets_its_replies_come(server: Loopback) -> None:
+    """Litellm closes clients that it has put away: a stream goes on, and its connection is closed then."""
+    server.default = Reply("one two three", chunk_delay=0.05)
+    url = f"{server.openai_url}/chat/completions"
+
+    async def main() -> tuple[int, str, int]:
+        transport = WatchedTransport()
+        client = httpx.AsyncClient(transport=transport)
+        await client.post(url, json=BODY, headers=KEY)
+        async with client.stream("POST", url, json={**BODY, "stream": True}, headers=KEY) as response:
+            await transport.aclose()
+            kept = server.connections_open
+            text = "".join([line async for line in response.aiter_lines()])
+        await asyncio.sleep(0.1)
+        await client.aclose()
+        return kept, text, server.connections_open
+
+    kept, text, left = asyncio.run(main())
+    assert (kept, left) == (1, 0)
+    assert text.endswith("[DONE]")
 
 
 def test_a_second_post_is_not_sent(server: Loopback) -> None:
