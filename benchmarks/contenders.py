@@ -6,9 +6,11 @@ A process each, because bare litellm has to run at its own defaults, which impor
 """
 
 import asyncio
+import contextlib
 import gc
 import importlib
 import json
+import math
 import os
 import resource
 import sys
@@ -16,7 +18,8 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol, TextIO
 
 MESSAGES = [{"role": "user", "content": "hi"}]
 NAMES = {
@@ -128,8 +131,9 @@ class BareLitellm:
 
     def __init__(self) -> None:
         os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
-        self._litellm = importlib.import_module("litellm")
-        self._litellm.suppress_debug_info = True
+        litellm: Any = importlib.import_module("litellm")
+        litellm.suppress_debug_info = True
+        self._litellm = litellm
 
     def _arguments(self, provider: str, url: str) -> dict[str, Any]:
         base = url if provider == "anthropic" else f"{url}/v1"
@@ -168,8 +172,8 @@ class Ours:
         key = (provider, url, *settings.items())
         if key not in self._models:
             base = url if provider == "anthropic" else f"{url}/v1"
-            table = {"name": NAMES[provider], "provider": provider, "base_url": base, "api_key": "sk-bench"}
-            table |= {"max_concurrency": 256, **settings}
+            service = {"provider": provider, "base_url": base, "api_key": "sk-bench"}
+            table = {"name": NAMES[provider], **service, "max_concurrency": 256, **settings}
             config = self._config.read_config({"models": {"m": table}})
             self._models[key] = self._factory.ModelFactory(config).create_model()
         return self._models[key]
@@ -269,7 +273,7 @@ class Process:
         return self._throughput(lambda: self._await(main()), callers, count)
 
     def threads(self, provider: str, url: str, callers: int, count: int) -> dict[str, float]:
-        """Calls per second of so many threads at once, the processor's seconds per call, other threads."""
+        """Calls per second of so many threads at once, the processor's seconds per call, what it takes."""
         others: list[int] = []
 
         def caller() -> None:
@@ -285,7 +289,8 @@ class Process:
                 thread.join()
 
         answer = self._throughput(run, callers, count)
-        return {**answer, "other_threads": others[0]}
+        # Counted when the clock has stopped, since it takes a while: what the pool keeps open.
+        return {**answer, "other_threads": others[0], "connections": _connections(url)}
 
     def streams(self, provider: str, url: str, callers: int, ideal: float) -> dict[str, float]:
         """So many streams at once: how much longer than `ideal` seconds the slowest took, as a ratio."""
@@ -339,14 +344,37 @@ def _resident() -> float:
         return int(file.read().split()[1]) * resource.getpagesize() / 1e6
 
 
-def main() -> None:
+def _connections(url: str) -> float:
+    """How many TCP connections this process has to the server; nan where it is not Linux."""
+    port = int(url.rpartition(":")[2])
+    ours, count = set(), 0
+    try:
+        for descriptor in Path("/proc/self/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # closed meanwhile, as is the one that lists them
+                ours.add(str(descriptor.readlink()))
+        # The columns: number, local, remote, state, queues, timer, retransmits, user, time-out, inode.
+        for line in Path("/proc/self/net/tcp").read_text(encoding="ascii").splitlines()[1:]:
+            fields = line.split()
+            remote, established = int(fields[2].partition(":")[2], 16), fields[3] == "01"
+            count += established and remote == port and f"socket:[{fields[9]}]" in ours
+    except FileNotFoundError:
+        return math.nan
+    return count
+
+
+def serve(contender: Contender, answers: TextIO) -> None:
     """Answer commands until there are no more."""
-    process = Process(CONTENDERS[sys.argv[1]]())
+    process = Process(contender)
     for line in sys.stdin:
         command = json.loads(line)
         answer = getattr(process, command.pop("measure"))(**command)
-        print(json.dumps(answer), flush=True)
+        print(json.dumps(answer), file=answers, flush=True)
     process.close()
+
+
+def main() -> None:
+    """Be one of the contenders."""
+    serve(CONTENDERS[sys.argv[1]](), sys.stdout)
 
 
 if __name__ == "__main__":

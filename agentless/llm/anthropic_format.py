@@ -8,25 +8,19 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from agentless.llm.replies import Event, Tokens, ToolPiece, UnreadableError
+from agentless.llm.replies import Event, Tokens, ToolPiece, UnreadableError, count_of, text_of
 
 
 def read_whole(body: Any) -> list[Event]:
-    """The events of a whole reply, one a content block.
-
-    Raises:
-        UnreadableError: It is something else, such as an error in a reply's place.
-    """
-    if not isinstance(body, dict) or body.get("error") or not isinstance(body.get("content"), list):
+    """The events of a whole reply, one a content block; raises as `formats.Format`."""
+    if body.get("error") or not isinstance(body["content"], list):
         raise UnreadableError("no content")
     model, request_id = body.get("model"), body.get("id")
     events = [Event(usage=_tokens(body.get("usage")), model=model, request_id=request_id)]
     for slot, block in enumerate(body["content"]):
-        if not isinstance(block, dict):
-            raise UnreadableError(f"content block {block!r:.100}")
         events.append(_opening(slot, block))
         if block.get("type") == "tool_use":
-            events.append(Event(tools=(ToolPiece(slot, arguments=json.dumps(block.get("input"))),)))
+            events.append(Event(tools=(ToolPiece(slot, arguments=json.dumps(block["input"])),)))
     events.append(Event(finish_reason=body.get("stop_reason") or "stop"))
     return events
 
@@ -37,41 +31,35 @@ class StreamReader:
     def __init__(self) -> None:
         self._calls: set[int] = set()  # the content blocks that are calls of the caller's tools
 
-    def __call__(self, event: Any) -> list[Event]:
-        """The events of one event of the stream.
-
-        Raises:
-            UnreadableError: It is something else.
-        """
-        try:
-            match event["type"]:
-                case "content_block_delta":
-                    return [self._delta(event["index"], event["delta"])]
-                case "message_start":
-                    message = event["message"]
-                    usage = _tokens(message.get("usage"))
-                    return [Event(usage=usage, model=message.get("model"), request_id=message.get("id"))]
-                case "content_block_start":
-                    slot, block = event["index"], event["content_block"]
-                    if block["type"] == "tool_use":
-                        self._calls.add(slot)
-                    return [_opening(slot, block)]
-                case "message_delta":
-                    reason = event["delta"].get("stop_reason")
-                    return [Event(finish_reason=reason, usage=_tokens(event.get("usage")))]
-                case _:
-                    return []
-        except (AttributeError, KeyError, TypeError) as error:
-            raise UnreadableError(f"{event!r:.100}") from error
+    def __call__(self, event: Mapping[str, Any]) -> list[Event]:
+        """The events of one event of the stream."""
+        slot = event.get("index", 0)
+        match event.get("type"):
+            case "content_block_delta":
+                return [self._delta(slot, event["delta"])]
+            case "message_start":
+                message = event["message"]
+                usage = _tokens(message.get("usage"))
+                return [Event(usage=usage, model=message.get("model"), request_id=message.get("id"))]
+            case "content_block_start":
+                block = event["content_block"]
+                if block.get("type") == "tool_use":
+                    self._calls.add(slot)
+                return [_opening(slot, block)]
+            case "message_delta":
+                reason = event["delta"].get("stop_reason")
+                return [Event(finish_reason=reason, usage=_tokens(event.get("usage")))]
+            case _:
+                return []
 
     def _delta(self, slot: int, delta: Mapping[str, Any]) -> Event:
-        match delta["type"]:
+        match delta.get("type"):
             case "text_delta":
-                return Event(text=delta["text"])
+                return Event(text=text_of(delta["text"]))
             case "thinking_delta":
-                return Event(reasoning=delta["thinking"])
+                return Event(reasoning=text_of(delta["thinking"]))
             case "input_json_delta" if slot in self._calls:
-                return Event(tools=(ToolPiece(slot, arguments=delta["partial_json"]),))
+                return Event(tools=(ToolPiece(slot, arguments=text_of(delta["partial_json"])),))
             case _:
                 return Event()
 
@@ -80,9 +68,9 @@ def _opening(slot: int, block: Mapping[str, Any]) -> Event:
     """What a content block begins with; in a whole reply, that is all of it."""
     match block.get("type"):
         case "text":
-            return Event(text=block.get("text") or "")
+            return Event(text=text_of(block.get("text")))
         case "thinking":
-            return Event(reasoning=block.get("thinking") or "")
+            return Event(reasoning=text_of(block.get("thinking")))
         case "tool_use":
             return Event(tools=(ToolPiece(slot, id=block.get("id"), name=block.get("name")),))
         case _:
@@ -91,20 +79,19 @@ def _opening(slot: int, block: Mapping[str, Any]) -> Event:
 
 def _tokens(usage: Any) -> Tokens | None:
     """Anthropic counts cached tokens apart from `input_tokens`, and thinking within `output_tokens`."""
-    if not isinstance(usage, dict):
+    if not isinstance(usage, Mapping):
         return None
     # With compaction, the totals are of its last turn, and all turns are charged.
-    turns = [turn for turn in usage.get("iterations") or [usage] if isinstance(turn, dict)]
+    turns = usage.get("iterations") or [usage]
 
     def total(name: str) -> int:
-        return sum(int(turn.get(name) or 0) for turn in turns)
+        return sum(count_of(turn, name) for turn in turns)
 
     written, read = total("cache_creation_input_tokens"), total("cache_read_input_tokens")
-    details = usage.get("output_tokens_details") or {}
     return Tokens(
         prompt=total("input_tokens") + written + read,
         completion=total("output_tokens"),
         cache_written=written,
         cache_read=read,
-        reasoning=int(details.get("thinking_tokens") or 0),
+        reasoning=count_of(usage.get("output_tokens_details"), "thinking_tokens"),
     )

@@ -9,21 +9,33 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentless.llm import anthropic_format, openai_format, shortcuts
-from agentless.llm.replies import Event
+from agentless.llm.replies import Event, UnreadableError
+
+Read = Callable[[Any], list[Event]]
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """How a provider's JSON becomes events."""
+    """How a provider's JSON becomes events; what is something else is an `UnreadableError`."""
 
-    read_whole: Callable[[Any], list[Event]]
-    """A whole reply's; raises `UnreadableError`."""
-    stream_reader: Callable[[], Callable[[Any], list[Event]]]
-    """Makes the reader of one stream: one event's JSON to events; raises `UnreadableError`."""
+    read_whole: Read
+    """A whole reply's."""
+    stream_reader: Callable[[], Read]
+    """Makes the reader of one stream, which takes one event's JSON after the other."""
 
 
-OPENAI = Format(openai_format.read_whole, lambda: openai_format.read_event)
-ANTHROPIC = Format(anthropic_format.read_whole, anthropic_format.StreamReader)
+def _careful(read: Read) -> Read:
+    def read_or_tell(body: Any) -> list[Event]:
+        try:
+            return read(body)
+        except (AttributeError, KeyError, TypeError) as error:
+            raise UnreadableError(f"{body!r:.200}") from error
+
+    return read_or_tell
+
+
+OPENAI = Format(_careful(openai_format.read_whole), lambda: _careful(openai_format.read_event))
+ANTHROPIC = Format(_careful(anthropic_format.read_whole), lambda: _careful(anthropic_format.StreamReader()))
 
 _BY_ROUTE = {"openai": OPENAI, "deepseek": OPENAI, "hosted_vllm": OPENAI, "anthropic": ANTHROPIC}
 

@@ -8,44 +8,29 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from agentless.llm.replies import Event, ToolPiece, UnreadableError, read_tokens
+from agentless.llm.replies import Event, ToolPiece, UnreadableError, read_tokens, text_of
 
 
 def read_whole(body: Any) -> list[Event]:
-    """The events of a whole reply: one for its usage, and one for each choice.
-
-    Raises:
-        UnreadableError: It is something else, such as an error in a reply's place.
-    """
-    if not isinstance(body, dict) or body.get("error") or not isinstance(body.get("choices"), list):
+    """The events of a whole reply: its usage, and one for each choice; raises as `formats.Format`."""
+    if body.get("error") or not isinstance(body["choices"], list):
         raise UnreadableError("no choices")
     model, request_id = body.get("model"), body.get("id")
     events = [Event(usage=read_tokens(body.get("usage")), model=model, request_id=request_id)]
     for index, choice in enumerate(body["choices"]):
-        message = choice.get("message") if isinstance(choice, dict) else None
-        if not isinstance(message, dict):
-            raise UnreadableError("a choice without a message")
         reason = choice.get("finish_reason") or "stop"  # some servers say nothing of a whole reply's end
-        events.append(_event(index, message, reason, None, model, request_id))
+        events.append(_event(index, choice["message"], reason, None, model, request_id))
     return events
 
 
 def read_event(event: Any) -> list[Event]:
-    """The events of one event of a stream.
-
-    Raises:
-        UnreadableError: It is something else.
-    """
-    if not isinstance(event, dict):
-        raise UnreadableError(f"{event!r:.100}")
+    """The events of one event of a stream; raises as `formats.Format`."""
     model, request_id = event.get("model"), event.get("id")
     usage, choices = read_tokens(event.get("usage")), event.get("choices")
     if not choices:
         return [Event(usage=usage, model=model, request_id=request_id)]
     events = []
     for choice in choices:
-        if not isinstance(choice, dict):
-            raise UnreadableError(f"{choice!r:.100}")
         reason = choice.get("finish_reason") or None
         delta = choice.get("delta") or {}
         events.append(_event(choice.get("index") or 0, delta, reason, usage, model, request_id))
@@ -55,11 +40,11 @@ def read_event(event: Any) -> list[Event]:
 def _event(
     index: int, said: Mapping[str, Any], reason: str | None, usage: Any, model: Any, request_id: Any
 ) -> Event:
-    content, calls = said.get("content") or "", said.get("tool_calls")
+    content, calls = said.get("content"), said.get("tool_calls")
     return Event(
         index,
-        content if isinstance(content, str) else _joined(content),
-        said.get("reasoning_content") or said.get("reasoning") or "",
+        _joined(content) if isinstance(content, list) else text_of(content),
+        text_of(said.get("reasoning_content") or said.get("reasoning")),
         tuple(map(_piece, range(len(calls)), calls)) if calls else (),
         reason,
         usage,
@@ -68,16 +53,12 @@ def _event(
     )
 
 
-def _joined(parts: Any) -> str:
+def _joined(parts: list[Any]) -> str:
     """The text of content that came as a list of typed parts."""
-    if not isinstance(parts, list):
-        raise UnreadableError(f"content {parts!r:.100}")
-    return "".join(part.get("text") or "" for part in parts if isinstance(part, dict))
+    return "".join(text_of(part.get("text")) for part in parts)
 
 
-def _piece(position: int, call: Any) -> ToolPiece:
-    if not isinstance(call, dict):
-        raise UnreadableError(f"tool call {call!r:.100}")
+def _piece(position: int, call: Mapping[str, Any]) -> ToolPiece:
     slot, function = call.get("index"), call.get("function") or {}
     name, arguments = function.get("name"), function.get("arguments") or ""
     if name == "multi_tool_use.parallel":

@@ -32,6 +32,17 @@ class UnreadableError(ValueError):
     """This is not a reply in the format that it should have."""
 
 
+def text_of(value: Any) -> str:
+    """`value`, where it is a text or nothing.
+
+    Raises:
+        UnreadableError: It is something else.
+    """
+    if value is None or isinstance(value, str):
+        return value or ""
+    raise UnreadableError(f"{value!r:.100} in a text's place")
+
+
 class ToolPiece(NamedTuple):
     """A piece of a tool call: what is new of it; `slot` says to which of the sample's calls it belongs."""
 
@@ -131,8 +142,9 @@ class Sample:
 
     @property
     def is_empty(self) -> bool:
-        """Claims that the model stopped without having said or asked for anything."""
-        return self.finish_reason == "stop" and not self.calls and not any(self.text)
+        """Claims that the model stopped of itself without having said or asked for anything."""
+        stopped = self.finish_reason not in {None, "length", "content_filter"}
+        return stopped and not self.calls and not any(self.text)
 
     def add_call(self, piece: ToolPiece) -> None:
         """Take in a piece of a call; another id in the same slot (some servers) begins another call."""
@@ -224,14 +236,14 @@ def read_tokens(usage: Any) -> Tokens | None:
     prompt_details = _get(usage, "prompt_tokens_details")
     completion_details = _get(usage, "completion_tokens_details")
     return Tokens(
-        prompt=_count(usage, "prompt_tokens"),
-        completion=_count(usage, "completion_tokens"),
-        cache_written=_count(usage, "cache_creation_input_tokens")
-        or _count(prompt_details, "cache_creation_tokens"),
-        cache_read=_count(usage, "cache_read_input_tokens")
-        or _count(prompt_details, "cached_tokens")
-        or _count(usage, "prompt_cache_hit_tokens"),
-        reasoning=_count(completion_details, "reasoning_tokens"),
+        prompt=count_of(usage, "prompt_tokens"),
+        completion=count_of(usage, "completion_tokens"),
+        cache_written=count_of(usage, "cache_creation_input_tokens")
+        or count_of(prompt_details, "cache_creation_tokens"),
+        cache_read=count_of(usage, "cache_read_input_tokens")
+        or count_of(prompt_details, "cached_tokens")
+        or count_of(usage, "prompt_cache_hit_tokens"),
+        reasoning=count_of(completion_details, "reasoning_tokens"),
     )
 
 
@@ -251,6 +263,7 @@ def _get(source: Any, name: str) -> Any:
     return getattr(source, name, None)
 
 
-def _count(source: Any, name: str) -> int:
+def count_of(source: Any, name: str) -> int:
+    """The number of this name in a usage object or mapping; 0 where there is none."""
     value = _get(source, name)
     return int(value) if isinstance(value, (int, float)) else 0

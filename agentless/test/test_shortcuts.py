@@ -241,6 +241,8 @@ NO_REPLIES: list[Any] = [
     {"choices": [None]},
     {"choices": [{"message": None}]},
     {"choices": [{"message": {"content": 1}}]},
+    {"choices": [{"message": {"content": [1]}}]},
+    {"choices": [{"message": {"reasoning": {}}}]},
     {"choices": [], "error": "x"},
     {"choices": [{"message": {"tool_calls": [1]}}]},
     {"choices": [{"message": {"tool_calls": [{"function": {"name": "multi_tool_use.parallel"}}]}}]},
@@ -256,7 +258,16 @@ def test_what_is_no_reply_is_left_to_litellm(body: Any) -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [None, [], {}, {"content": None}, {"content": [1]}, {"content": [], "error": {"type": "x"}}],
+    [
+        None,
+        [],
+        {},
+        {"content": None},
+        {"content": [1]},
+        {"content": [], "error": {"type": "x"}},
+        {"content": [{"type": "text", "text": 1}]},
+        {"content": [{"type": "tool_use", "id": "t", "name": "f"}]},
+    ],
     ids=str,
 )
 def test_what_is_no_message_is_left_to_litellm(body: Any) -> None:
@@ -379,5 +390,15 @@ def test_anthropics_format() -> None:
     assert fold(ANTHROPIC.read_whole({**body, "usage": {**usage, "iterations": turns}})).tokens == Tokens(
         7, 3, 0, 0, 40
     )
-    with pytest.raises(UnreadableError):
-        read({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta"}})
+    broken: list[Any] = [
+        {"type": "content_block_delta", "delta": {"type": "text_delta"}},
+        [],
+        {"type": "message_start"},
+    ]
+    for event in broken:
+        with pytest.raises(UnreadableError):
+            read(event)
+    for unknown in ({}, {"type": "new"}, {"type": "content_block_delta", "delta": {}}):
+        assert fold(read(unknown)).samples == {}
+    odd: dict[str, Any] = {"input_tokens": {}, "output_tokens": None, "output_tokens_details": []}
+    assert fold(ANTHROPIC.read_whole({**body, "usage": odd})).tokens == Tokens()
