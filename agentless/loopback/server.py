@@ -217,6 +217,7 @@ class Loopback:
             self._listener.close()
         self._thread = self._listener = None
         self._connections = set()
+        self._connecting = set()
         self._provider.disown()
 
     async def _main(self, listener: socket.socket, stop: asyncio.Event) -> None:

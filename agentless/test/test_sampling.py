@@ -174,7 +174,7 @@ def test_native_n_warms_the_cache_too(server: Loopback, make_model: MakeModel, w
     model = make_model("openai", temperature=0.8, prompt_cache=True, batch_size=3, capabilities=capabilities)
     assert len(way.call(model, LONG, num_samples=7)) == 7
     sizes = [entry.body.get("n", 1) for entry in server.journal]
-    assert sizes == [3, 3, 1]
+    assert (sizes[0], sorted(sizes)) == (3, [1, 3, 3])
     assert [entry.usage.cache_read_input_tokens > 0 for entry in server.journal if entry.usage] == [
         False,
         True,
