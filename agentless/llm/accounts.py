@@ -14,7 +14,7 @@ from agentless.llm.replies import Bill, Tokens
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class Permit:
     """One attempt that may be sent."""
 
     departed: Callable[[], None]
@@ -38,7 +38,7 @@ class Account:
 
 
 class Turns:
-    """One request's attempts: `async with turns() as turn` around each."""
+    """One request's attempts: `async with turns() as permit` around each."""
 
     def __init__(self, account: Account, gate: Gate, limits: Limits, *, most: float, tokens: int) -> None:
         """Say what the request may cost.
@@ -58,7 +58,7 @@ class Turns:
         self._requests = 1
 
     @asynccontextmanager
-    async def __call__(self) -> AsyncIterator[Turn]:
+    async def __call__(self) -> AsyncIterator[Permit]:
         """From when the attempt may be sent.
 
         Raises:
@@ -87,7 +87,7 @@ class Turns:
                 if reservation is not None and cost is not None:
                     reservation.bill = cost if bill.is_known else max(cost, self._most)
 
-            yield Turn(partial(self._gate.departed, turn), settle)
+            yield Permit(partial(self._gate.departed, turn), settle)
 
     def _entry(self, bill: Bill, cost: float | None) -> Entry:
         tokens = bill.tokens

@@ -18,7 +18,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_aft
 from agentless.config import ModelSettings
 from agentless.errors import DeadlineExceededError, EmptyReplyError, StreamInterruptedError
 from agentless.llm import importing, transport, wire
-from agentless.llm.accounts import Turn
+from agentless.llm.accounts import Permit
 from agentless.llm.failures import as_litellm, redact
 from agentless.llm.limits import Gate
 from agentless.llm.replies import Bill, Event, Reply, fold
@@ -44,7 +44,7 @@ class Call:
     settings: ModelSettings
     plan: transport.Plan
     gate: Gate
-    turn: Callable[[], AbstractAsyncContextManager[Turn]]
+    turn: Callable[[], AbstractAsyncContextManager[Permit]]
     """Around each attempt: waits until it may be sent, and takes its bill at the end."""
     secrets: tuple[str, ...] = ()
     emit: Emit | None = None
@@ -100,10 +100,10 @@ async def run(call: Call) -> Outcome:
     async def once() -> Reply:
         nonlocal attempt, decision, number
         decision = Decision(Verdict.FINAL)
-        async with call.turn() as turn:
+        async with call.turn() as permit:
             number += 1
             attempt = _Attempt(wire.Exchange(is_streaming=streams))
-            attempt.exchange.on_sent.append(turn.departed)
+            attempt.exchange.on_sent.append(permit.departed)
             try:
                 async with transport.turn_to_send(call.plan, attempt.exchange):
                     await (_stream(call, attempt) if streams else _whole(call, attempt))
@@ -117,7 +117,7 @@ async def run(call: Call) -> Outcome:
                     raise
                 raise failure from error
             finally:
-                turn.settle(_bill(attempt))
+                permit.settle(_bill(attempt))
             call.gate.accepted()
             return attempt.reply
 

@@ -16,7 +16,7 @@ import os
 import queue
 import threading
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -25,7 +25,7 @@ T = TypeVar("T")
 _lock = threading.Lock()
 _engine: "Engine | None" = None
 _inline = contextvars.ContextVar("agentless_inline", default=False)
-_MOST_WORKERS = 8
+_MOST_WORKERS = 32
 
 _closers: list[Callable[[], Coroutine[Any, Any, None]]] = []
 _fork_hooks: list[Callable[[], None]] = []
@@ -60,6 +60,24 @@ async def run_async(work: Coroutine[Any, Any, T]) -> T:
         return await asyncio.wrap_future(job.future)
     finally:
         job.cancel()
+
+
+async def in_own_thread(work: Callable[[], T]) -> T:
+    """`work()`, awaited on the engine, in a thread that is there for nothing else."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def run() -> None:
+        result, failure = None, None
+        try:
+            result = work()
+        except BaseException as error:  # noqa: BLE001  # who awaits gets it
+            failure = error
+        with suppress(RuntimeError):  # the loop has closed meanwhile
+            loop.call_soon_threadsafe(_settle, future, result, failure)
+
+    threading.Thread(target=run, name="agentless-tool", daemon=True).start()
+    return await future
 
 
 @contextmanager

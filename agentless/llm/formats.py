@@ -1,7 +1,7 @@
 """The wire formats that are read without litellm's objects: most of a stream's time, and half a call's.
 
 They are for routes on which litellm reads the same into a reply, and for requests that it does not answer
-for itself (1.105.3); what else there is goes its way. `test_stream_paths.py` holds both to the same.
+for itself (1.105.3); what else there is goes its way. `test_shortcuts.py` holds both to the same.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,6 +18,8 @@ Read = Callable[[Any], list[Event]]
 class Format:
     """How a provider's JSON becomes events; what is something else is an `UnreadableError`."""
 
+    path: str
+    """How the address of its requests ends: litellm asks for some models elsewhere (OpenAI's responses)."""
     read_whole: Read
     """A whole reply's."""
     stream_reader: Callable[[], Read]
@@ -34,8 +36,12 @@ def _careful(read: Read) -> Read:
     return read_or_tell
 
 
-OPENAI = Format(_careful(openai_format.read_whole), lambda: _careful(openai_format.read_event))
-ANTHROPIC = Format(_careful(anthropic_format.read_whole), lambda: _careful(anthropic_format.StreamReader()))
+OPENAI = Format(
+    "/chat/completions", _careful(openai_format.read_whole), lambda: _careful(openai_format.read_event)
+)
+ANTHROPIC = Format(
+    "/messages", _careful(anthropic_format.read_whole), lambda: _careful(anthropic_format.StreamReader())
+)
 
 _BY_ROUTE = {"openai": OPENAI, "deepseek": OPENAI, "hosted_vllm": OPENAI, "anthropic": ANTHROPIC}
 

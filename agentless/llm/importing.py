@@ -36,6 +36,8 @@ _lock = threading.Lock()
 _warming = asyncio.Lock()
 _litellm: Any = None
 _thread: threading.Thread | None = None
+_loader: int | None = None
+_is_held = False
 
 
 def load() -> Any:
@@ -44,10 +46,11 @@ def load() -> Any:
     Thread-safe; an application that imported litellm before keeps its own settings, apart from those
     that keep litellm quiet and from sending requests again.
     """
-    global _litellm  # noqa: PLW0603  # imported once, lazily
+    global _litellm, _loader  # noqa: PLW0603  # imported once, lazily
     if _litellm is None:
         with _lock:
             if _litellm is None:
+                _loader = threading.get_ident()
                 with _no_collections(), _no_traces():
                     import litellm
 
@@ -83,13 +86,18 @@ def _load_or_leave() -> None:
 
 
 def _wait() -> None:
-    # A child would have the half of it, and a lock that nobody opens. (What the import itself registers for
-    # forks comes too late for this one: `concurrent.futures.thread` does, so it is imported above.)
-    if _thread is not None and _thread is not threading.current_thread():
-        _thread.join()
+    # A child would have the half of it, and the import system's locks, which nobody opens. (What the import
+    # itself registers for forks comes too late: `concurrent.futures.thread` does, so it is imported above.)
+    global _is_held  # noqa: PLW0603  # from before a fork to after it
+    _is_held = _loader != threading.get_ident() and _lock.acquire()
 
 
-os.register_at_fork(before=_wait)
+def _go_on() -> None:
+    if _is_held:
+        _lock.release()
+
+
+os.register_at_fork(before=_wait, after_in_parent=_go_on)
 
 
 def is_loaded() -> bool:
@@ -102,6 +110,8 @@ async def warm() -> None:
     if is_loaded():
         return
     async with _warming:  # one of the engine's threads is enough
+        if is_loaded():
+            return
         await asyncio.get_running_loop().run_in_executor(None, load)
 
 

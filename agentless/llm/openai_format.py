@@ -5,6 +5,7 @@ Sources: OpenAI's API reference (chat completions, whole and streamed); `reasoni
 """
 
 import json
+import uuid
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,7 +20,10 @@ def read_whole(body: Any) -> list[Event]:
     events = [Event(usage=read_tokens(body.get("usage")), model=model, request_id=request_id)]
     for index, choice in enumerate(body["choices"]):
         reason = choice.get("finish_reason") or "stop"  # some servers say nothing of a whole reply's end
-        events.append(_event(index, choice["message"], reason, None, model, request_id))
+        said = {**choice["message"]}
+        if said.get("tool_calls"):
+            said["tool_calls"] = [_completed(*each) for each in enumerate(said["tool_calls"])]
+        events.append(_event(index, said, reason, None, model, request_id))
     return events
 
 
@@ -58,11 +62,17 @@ def _joined(parts: list[Any]) -> str:
     return "".join(text_of(part.get("text")) for part in parts)
 
 
+def _completed(position: int, call: Mapping[str, Any]) -> dict[str, Any]:
+    """A whole call, with what some servers leave out."""
+    name = call["function"]["name"]
+    if name == "multi_tool_use.parallel":
+        raise UnreadableError(f"{name} stands for several calls")  # litellm takes it apart
+    return {**call, "index": position, "id": call.get("id") or f"call_{uuid.uuid4().hex}"}
+
+
 def _piece(position: int, call: Mapping[str, Any]) -> ToolPiece:
     slot, function = call.get("index"), call.get("function") or {}
     name, arguments = function.get("name"), function.get("arguments") or ""
-    if name == "multi_tool_use.parallel":
-        raise UnreadableError(f"{name} stands for several calls")  # litellm takes it apart
     return ToolPiece(
         slot=position if slot is None else slot,
         id=call.get("id"),

@@ -32,8 +32,9 @@ class _Parsed:
 
 def set_up() -> None:
     """Put our way before the SDK's."""
-    from litellm.llms.openai.openai import OpenAIChatCompletion
+    from litellm.llms.openai import openai as module
 
+    OpenAIChatCompletion = module.OpenAIChatCompletion  # noqa: N806  # a class
     by_sdk = OpenAIChatCompletion.make_openai_chat_completion_request
 
     async def make(
@@ -44,7 +45,17 @@ def set_up() -> None:
                 self, openai_aclient=openai_aclient, data=data, **options
             )
             return answer
-        return await _complete(openai_aclient, data)
+        import openai
+
+        try:
+            return await _complete(openai_aclient, data)
+        except openai.BadRequestError as error:  # as the way that this one replaces does
+            if not module.is_output_token_limit_error(error):
+                raise
+            made: tuple[dict[str, str], Any] = module.build_output_token_limit_response(
+                e=error, data=data, is_async=True
+            )
+            return made
 
     OpenAIChatCompletion.make_openai_chat_completion_request = make
 
@@ -70,7 +81,10 @@ async def _complete(client: Any, data: Mapping[str, Any]) -> tuple[dict[str, str
         from openai.types.chat import ChatCompletionChunk
 
         return headers, openai.AsyncStream(cast_to=ChatCompletionChunk, response=response, client=client)
-    return headers, _Parsed(json.loads(response.content))
+    try:
+        return headers, _Parsed(json.loads(response.content))
+    except ValueError as error:
+        raise ValueError(f"the reply is not JSON, check base_url: {response.text[:200]!r}") from error
 
 
 def _request(client: Any, data: Mapping[str, Any]) -> httpx.Request:

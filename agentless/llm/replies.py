@@ -11,20 +11,18 @@ from typing import Any, NamedTuple
 
 from agentless.llm.trajectory import ToolCall, Usage, no_usage
 
-# The names that differ from the field's common four (OpenAI's); litellm maps most, the raw streams do not.
+# What providers say instead of the field's common four (OpenAI's). Sources: Anthropic's, Google's, Cohere's
+# and Bedrock's references; litellm's map (1.105.3).
 _FINISH_REASONS = {
-    "end_turn": "stop",
-    "stop_sequence": "stop",
-    "pause_turn": "stop",
-    "eos": "stop",
-    "eos_token": "stop",
-    "max_tokens": "length",
-    "model_context_window_exceeded": "length",
-    "compaction": "length",
-    "tool_use": "tool_calls",
-    "function_call": "tool_calls",
-    "refusal": "content_filter",
-    "content_filtered": "content_filter",
+    word: common
+    for common, words in {
+        "stop": "end_turn stop_sequence pause_turn eos eos_token STOP COMPLETE",
+        "length": "max_tokens model_context_window_exceeded compaction MAX_TOKENS",
+        "tool_calls": "tool_use function_call",
+        "content_filter": "refusal content_filtered SAFETY RECITATION LANGUAGE OTHER BLOCKLIST "
+        "PROHIBITED_CONTENT SPII IMAGE_SAFETY ERROR_TOXIC sensitive guardrail_intervened",
+    }.items()
+    for word in words.split()
 }
 
 
@@ -220,7 +218,7 @@ def fold(events: Iterable[Event]) -> Reply:
 
 
 def finish_reason(reason: str, has_calls: bool) -> str:
-    """`reason` in the field's common words; calls with a plain `stop` (some servers) are `tool_calls`."""
+    """`reason` in the field's common four; calls with a plain `stop` (some servers) are `tool_calls`."""
     common = _FINISH_REASONS.get(reason, reason)
     return "tool_calls" if has_calls and common == "stop" else common
 
@@ -239,7 +237,8 @@ def read_tokens(usage: Any) -> Tokens | None:
         prompt=count_of(usage, "prompt_tokens"),
         completion=count_of(usage, "completion_tokens"),
         cache_written=count_of(usage, "cache_creation_input_tokens")
-        or count_of(prompt_details, "cache_creation_tokens"),
+        or count_of(prompt_details, "cache_creation_tokens")
+        or count_of(prompt_details, "cache_write_tokens"),
         cache_read=count_of(usage, "cache_read_input_tokens")
         or count_of(prompt_details, "cached_tokens")
         or count_of(usage, "prompt_cache_hit_tokens"),

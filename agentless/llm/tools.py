@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 from agentless.errors import SamplesIncompleteError
+from agentless.llm import bridge
 from agentless.llm.messages import read_messages
 from agentless.llm.trajectory import ToolCall, Trajectory, Usage
 
@@ -177,8 +178,9 @@ async def _answer(call: ToolCall, answer: Answer) -> str:
     if isinstance(answer, str):
         return answer
     try:
-        # The caller's own code, which may block: not on the engine's loop.
-        return await asyncio.get_running_loop().run_in_executor(None, answer, copy.deepcopy(call))
+        # The caller's own code, which may block, and may call models: not on the engine's loop, and not in
+        # its threads, for which those calls could wait.
+        return await bridge.in_own_thread(lambda: answer(copy.deepcopy(call)))
     except ValueError as error:
         return f"Nothing was done: {error}"
 

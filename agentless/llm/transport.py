@@ -30,7 +30,7 @@ class Plan:
     millisecond; the others go out as the same bytes.
     """
 
-    arguments: Mapping[str, Any]
+    arguments: Mapping[str, Any] = field(repr=False)  # the key is among them
     """Keyword arguments of `litellm.acompletion`, as `providers.build_request` makes them."""
     sent: wire.Sent | None = None
     format: Format | None = field(init=False)
@@ -71,15 +71,14 @@ async def turn_to_send(plan: Plan, exchange: wire.Exchange) -> AsyncIterator[Non
         return
 
     def go_on() -> None:
-        if _form_of(plan) is not None:
-            plan.sent = exchange.sent
+        plan.sent = exchange.sent
         _building.release()
 
-    exchange.on_sent.append(go_on)
+    exchange.on_idle.append(go_on)
     try:
         yield
     finally:
-        exchange.note_sent()
+        exchange.note_idle()
 
 
 _building = asyncio.Lock()
@@ -101,13 +100,13 @@ async def send(plan: Plan, exchange: wire.Exchange) -> list[Event]:
     """
     try:
         form = _form_of(plan)
-        if form is not None and await _take(plan, plan.arguments, exchange):
-            assert exchange.response is not None  # noqa: S101  # it is good
+        reply = await _ask(plan, form, plan.arguments, exchange)
+        if form is not None and reply is None and exchange.response is not None:
             try:
                 return form.read_whole(json.loads(exchange.response.content))
-            except ValueError:
-                exchange.answer = exchange.response  # litellm says what is wrong with it
-        return litellm_replies.read_whole(await _complete(plan, plan.arguments, exchange))
+            except ValueError:  # litellm says what is wrong with it
+                reply = await _tell(plan, plan.arguments, exchange, exchange.response)
+        return litellm_replies.read_whole(reply)
     finally:
         await exchange.close()
 
@@ -121,17 +120,17 @@ async def stream(plan: Plan, exchange: wire.Exchange) -> AsyncGenerator[Event, N
     """
     watched = wire.current.set(exchange)  # some routes (Gemini's) send when the first piece is asked for
     streamed = {**plan.arguments, "stream": True, "stream_options": {"include_usage": True}}
-    form = _form_of(plan)
     try:
-        if form is not None and await _take(plan, streamed, exchange):
+        form = _form_of(plan)
+        reply = await _ask(plan, form, streamed, exchange)
+        if form is not None and reply is None:
             read = form.stream_reader()
             async with aclosing(exchange.read_events()) as events:
                 async for event in events:
                     for piece in read(event):
                         yield piece
             return
-        wrapper = await _complete(plan, streamed, exchange)
-        async for piece in litellm_replies.read_stream(wrapper, exchange):
+        async for piece in litellm_replies.read_stream(reply, exchange):
             yield piece
     finally:
         wire.current.reset(watched)
@@ -139,38 +138,47 @@ async def stream(plan: Plan, exchange: wire.Exchange) -> AsyncGenerator[Event, N
 
 
 def _form_of(plan: Plan) -> Format | None:
-    """The plan's format, unless an application listens to what litellm does."""
+    """The plan's format, unless an application listens to what litellm does, or has a say in it."""
     return None if _has_callbacks(load()) else plan.format
 
 
-async def _take(plan: Plan, arguments: Mapping[str, Any], exchange: wire.Exchange) -> bool:
-    """Send the request, and claims that its reply is good and to be read from `exchange`.
+async def _ask(plan: Plan, form: Format | None, arguments: Mapping[str, Any], exchange: wire.Exchange) -> Any:
+    """Send the request, once: litellm's reply, or `None` where a good one is to be read from `exchange`.
 
-    Else litellm has to say, in its own exceptions, what came of it: `exchange.answer`.
+    What went wrong with a request that litellm has not sent itself, it is told, and says it in its own
+    exceptions.
     """
-    try:
-        if plan.sent is not None:
-            await plan.sent.again(exchange)
-        else:
-            exchange.takes_reply = True
-            await _complete(plan, arguments, exchange)
-    except wire.ReplyTaken:
-        pass
-    except httpx.HTTPError as error:
-        exchange.answer = error
-        return False
-    finally:
-        exchange.takes_reply = False
-    if not exchange.has_good_reply:
-        exchange.answer = exchange.response
-        return False
+    if form is None:
+        return await _complete(plan, arguments, exchange)
+    if plan.sent is None:
+        exchange.takes = form.path
+        try:
+            return await _complete(plan, arguments, exchange)
+        except wire.ReplyTaken:
+            pass
+        finally:
+            exchange.takes = None
+    else:
+        try:
+            response = await plan.sent.again(exchange)
+        except httpx.HTTPError as error:
+            return await _tell(plan, arguments, exchange, error)
+        if not exchange.has_good_reply:
+            return await _tell(plan, arguments, exchange, response)
     if not exchange.is_streaming and exchange.response is not None:
         try:
             await exchange.response.aread()
         except httpx.HTTPError as error:
-            exchange.answer = error
-            return False
-    return True
+            return await _tell(plan, arguments, exchange, error)
+    return None
+
+
+async def _tell(
+    plan: Plan, arguments: Mapping[str, Any], exchange: wire.Exchange, answer: httpx.Response | Exception
+) -> Any:
+    """Have litellm make the request once more and get this `answer`, without it being sent."""
+    exchange.answer = answer
+    return await _complete(plan, arguments, exchange)
 
 
 async def _complete(plan: Plan, arguments: Mapping[str, Any], exchange: wire.Exchange) -> Any:
@@ -204,6 +212,8 @@ def _has_callbacks(litellm: Any) -> bool:
 
 _CALLBACKS = (
     "callbacks",
+    "pre_call_rules",
+    "post_call_rules",
     "input_callback",
     "success_callback",
     "failure_callback",

@@ -15,15 +15,34 @@ Requests outside an attempt (an application's own use of litellm) pass through u
 
 import asyncio
 import contextvars
-import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
 
+from agentless.llm.bodies import (
+    CorruptEventError,
+    ErrorEventError,
+    TruncatedStreamError,
+    WatchedBody,
+    WireFault,
+    has_event_lines,
+)
 from agentless.llm.connections import Connections
+
+__all__ = [
+    "CorruptEventError",
+    "ErrorEventError",
+    "Exchange",
+    "ReplyTaken",
+    "SecondRequestError",
+    "Sent",
+    "TruncatedStreamError",
+    "WatchedTransport",
+    "WireFault",
+    "current",
+]
 
 current: contextvars.ContextVar["Exchange | None"] = contextvars.ContextVar(
     "agentless_exchange", default=None
@@ -31,34 +50,6 @@ current: contextvars.ContextVar["Exchange | None"] = contextvars.ContextVar(
 
 # Of a reply that cannot be used, as much as tells what it is about.
 _KEPT_BYTES = 65_536
-# Seconds between a stream's own end mark and the end of its body.
-_LINGER = 0.5
-# httpx's `aiter_lines` (0.28) also splits at these, which JSON may hold raw inside a string.
-_RAW_LINE_ENDS = (
-    ("\u2028".encode(), rb"\u2028"),
-    ("\u2029".encode(), rb"\u2029"),
-    ("\x85".encode(), rb"\u0085"),
-)
-
-
-class WireFault(httpx.TransportError):
-    """A fault that HTTP itself does not show."""
-
-
-class CorruptEventError(WireFault):
-    """A stream event that is not JSON."""
-
-
-class ErrorEventError(WireFault):
-    """A stream event by which the service says that it failed; `error` is its JSON object."""
-
-    def __init__(self, error: Mapping[str, Any]) -> None:
-        super().__init__(str(error.get("message") or error))
-        self.error = error
-
-
-class TruncatedStreamError(WireFault):
-    """A stream that ended in good order, but without the provider's finish reason."""
 
 
 class SecondRequestError(WireFault):
@@ -91,14 +82,17 @@ class Exchange:
     def __init__(self, is_streaming: bool = False) -> None:
         self.is_streaming = is_streaming
         self.on_event: Callable[[], None] | None = None
+        self.on_idle: list[Callable[[], None]] = []
+        """Called once the request needs no more computing for now: it is out, or waits for a connection."""
         self.on_sent: list[Callable[[], None]] = []
+        """Called once the request is out."""
         self.requests = 0
         self.sent: Sent | None = None
         self.response: httpx.Response | None = None
         self.answer: httpx.Response | Exception | None = None
         """What a request of this attempt gets without being sent: it was, and this came of it."""
-        self.takes_reply = False
-        """Whether a good reply ends the request's building with `ReplyTaken`."""
+        self.takes: str | None = None
+        """How the address ends whose good reply is taken: it ends the request's building by `ReplyTaken`."""
         self.status: int | None = None
         self.headers: Mapping[str, str] = {}
         self.failure: Exception | None = None
@@ -109,7 +103,7 @@ class Exchange:
         """Claims that the stream's own end mark came (`[DONE]`, `message_stop`)."""
         self._kept: list[bytes] = []
         self._addresses: set[str] = set()
-        self._bodies: list[_WatchedBody] = []
+        self._bodies: list[WatchedBody] = []
 
     def admit(self, request: httpx.Request) -> None:
         """Count `request`, or refuse it where it is the same POST again.
@@ -127,20 +121,24 @@ class Exchange:
 
     async def trace(self, name: str, _: Mapping[str, Any]) -> None:
         """Take httpcore's account of a request's progress: out, or waiting for a connection."""
-        if name.endswith("send_request_body.complete") or name.startswith("connection.connect_"):
-            self.note_sent()
+        if name.startswith("connection.connect_"):
+            self.note_idle()
+        elif name.endswith("send_request_body.complete"):
+            self.note_idle()
+            while self.on_sent:
+                self.on_sent.pop()()
 
-    def note_sent(self) -> None:
+    def note_idle(self) -> None:
         """Tell once that this request needs no more computing for now."""
-        while self.on_sent:
-            self.on_sent.pop()()
+        while self.on_idle:
+            self.on_idle.pop()()
 
     def note_response(self, response: httpx.Response) -> None:
         """Keep what `response` says, and watch its body from here on."""
         self.status = response.status_code
         self.headers = response.headers
         assert isinstance(response.stream, httpx.AsyncByteStream)  # noqa: S101  # an async transport's
-        body = _WatchedBody(response.stream, self, self.is_streaming and _has_event_lines(response))
+        body = WatchedBody(response.stream, self, self.is_streaming and has_event_lines(response))
         self._bodies.append(body)
         self.response = response
         response.stream = body
@@ -200,20 +198,24 @@ class WatchedTransport(httpx.AsyncBaseTransport):
         exchange = current.get()
         if exchange is None:
             return await self._pool.handle_async_request(request)
+        if request.method != "POST":
+            return await self.send(request, exchange)
         answer, exchange.answer = exchange.answer, None
         if isinstance(answer, Exception):
             raise answer
         if answer is not None:
             return answer
+        takes = exchange.takes is not None and request.url.path.endswith(exchange.takes)
+        if takes:
+            exchange.sent = exchange.sent or Sent(self, request)
         response = await self.send(request, exchange)
-        if exchange.takes_reply and exchange.has_good_reply:
+        if takes and exchange.has_good_reply:
             raise ReplyTaken
         return response
 
     async def send(self, request: httpx.Request, exchange: Exchange) -> httpx.Response:
         """Send `request` for the attempt of `exchange`, if that admits it."""
         exchange.admit(request)
-        exchange.sent = exchange.sent or Sent(self, request)
         request.extensions["trace"] = exchange.trace
         try:
             response = await self._pool.handle_async_request(request)
@@ -228,128 +230,3 @@ class WatchedTransport(httpx.AsyncBaseTransport):
     async def aclose(self) -> None:
         """Close every connection."""
         await self._pool.aclose()
-
-
-class _WatchedBody(httpx.AsyncByteStream):
-    """A response's body that passes on what it reads, and says what is wrong with it."""
-
-    def __init__(self, inner: httpx.AsyncByteStream, exchange: Exchange, has_events: bool) -> None:
-        self.is_closed = False
-        self.has_events = has_events
-        self._inner = inner
-        self._exchange = exchange
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async with aclosing(self._lines() if self.has_events else self._parts()) as parts:
-            async for part in parts:
-                yield part
-
-    async def events(self) -> AsyncGenerator[Any, None]:
-        """The events' JSON, instead of the bytes."""
-        async with aclosing(self._judged()) as parts:
-            async for _, events in parts:
-                for event in events:
-                    yield event
-                if self._exchange.done:
-                    await _read_out(parts)
-
-    async def aclose(self) -> None:
-        self.is_closed = True
-        await self._inner.aclose()
-
-    async def _parts(self) -> AsyncGenerator[bytes, None]:
-        try:
-            async for part in self._inner:
-                self._exchange.note_body(part)
-                yield part
-        except Exception as error:
-            self._exchange.failure = error
-            raise
-
-    async def _lines(self) -> AsyncGenerator[bytes, None]:
-        async with aclosing(self._judged()) as parts:
-            async for lines, _ in parts:
-                if lines:
-                    yield b"".join(map(_escaped, lines))
-
-    async def _judged(self) -> AsyncGenerator[tuple[list[bytes], list[Any]], None]:
-        """Whole lines, and the events in them; a fault comes after what stands before it."""
-        rest: list[bytes] = []  # of a line that has not ended: joined once, however many parts it comes in
-        try:
-            async for part in self._inner:
-                rest.append(part)
-                if b"\n" not in part:
-                    continue
-                *lines, last = b"".join(rest).split(b"\n")
-                rest = [last]
-                good: list[bytes] = []
-                events: list[Any] = []
-                try:
-                    for line in lines:
-                        self._read_line(line, events)
-                        good.append(line + b"\n")
-                except WireFault:
-                    yield good, events
-                    raise
-                yield good, events
-            if last := b"".join(rest):
-                events = []
-                self._read_line(last, events)
-                yield [last], events
-        except Exception as error:
-            self._exchange.failure = error
-            raise
-
-    def _read_line(self, line: bytes, events: list[Any]) -> None:
-        # All formats we know send an event's data on one line: judged here, before it is passed on.
-        if line.startswith(b"data:"):
-            self._read_event(line[5:].strip(), events)
-
-    def _read_event(self, text: bytes, events: list[Any]) -> None:
-        if text == b"[DONE]":
-            self._exchange.done = True
-            return
-        if not text:
-            return
-        try:
-            event = json.loads(text)
-        except ValueError:
-            raise CorruptEventError(f"a stream event is not JSON: {text[:200]!r}") from None
-        if isinstance(event, dict):
-            kind, error = event.get("type"), event.get("error")
-            if kind == "error" or error:
-                raise ErrorEventError(error if isinstance(error, dict) else {"message": str(error or event)})
-            if kind == "message_stop":
-                self._exchange.done = True
-        self._exchange.note_event(event)
-        events.append(event)
-
-
-async def _read_out(parts: AsyncIterator[Any]) -> None:
-    """Read on to the end of the body, so that the connection can be used again; but do not wait for it."""
-    try:
-        async with asyncio.timeout(_LINGER):
-            async for _ in parts:
-                pass
-    except (TimeoutError, httpx.TransportError):
-        return  # the reply was complete before
-
-
-def _has_event_lines(response: httpx.Response) -> bool:
-    # By what it is not: servers exist that send events under `text/plain` or no type at all.
-    # A compressed stream cannot be read here; litellm asks for none, and providers send none.
-    kind = response.headers.get("content-type", "")
-    return (
-        response.is_success
-        and "json" not in kind
-        and "amazon.eventstream" not in kind
-        and response.headers.get("content-encoding", "identity") == "identity"
-    )
-
-
-def _escaped(line: bytes) -> bytes:
-    if line.startswith(b"data:"):
-        for raw, escape in _RAW_LINE_ENDS:
-            if raw in line:
-                line = line.replace(raw, escape)
-    return line

@@ -19,6 +19,7 @@ CHAIN = ("codegen", "orders", "sampling", "attempts", "transport")
 WAITING = {
     *CHAIN,
     "accounts",
+    "bodies",
     "bridge",
     "budget",
     "connections",
@@ -29,6 +30,7 @@ WAITING = {
     "openai_route",
     "quotes",
     "streams",
+    "tools",
     "wire",
 }
 """Modules that wait, send, hold a state of the process or know litellm; every other one is pure."""
@@ -36,7 +38,6 @@ WAITING = {
 MEETING = {
     "agentless.llm.ledger",  # a file that threads share
     "agentless.llm.tokens",  # tables are loaded by whichever thread is first
-    "agentless.llm.tools",  # a conversation awaits its rounds
 }
 """Pure in what they import of ours, though several threads or tasks meet in them."""
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import httpx
 import pytest
 
 from agentless.errors import SamplesIncompleteError
@@ -222,6 +223,49 @@ def test_callbacks_hear_of_every_request(server: Loopback, make_model: MakeModel
     assert heard == ["gpt-4o"] * 3
 
 
+def test_an_applications_own_client_sends_once(
+    server: Loopback, make_model: MakeModel, way: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where litellm's requests do not pass our transport, its own replies are read."""
+
+    class PerLoop(httpx.AsyncClient):
+        pass
+
+    monkeypatch.setattr(importing.load(), "aclient_session", PerLoop())
+    replies = way.call(make_model(temperature=0.5, num_retries=0), num_samples=2)
+    assert len(replies) == len(server.journal) == 2
+
+
+def test_an_applications_rules_are_asked_of_every_sample(
+    server: Loopback, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Litellm's rules may forbid a prompt."""
+    asked: list[str] = []
+
+    def rule(text: str) -> bool:
+        asked.append(text)
+        return True
+
+    monkeypatch.setattr(importing.load(), "pre_call_rules", [rule])
+    make_model(temperature=0.5).codegen("hi", num_samples=3)
+    assert len(asked) == len(server.journal) == 3
+
+
+def test_a_reply_cut_by_the_limit_before_its_text(
+    server: Loopback, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What OpenAI refuses with a 400 because the thoughts took it all is a sample that ends by its length."""
+    said = "Could not finish the message because max_tokens or model output limit was reached."
+    body = json.dumps({"error": {"message": said, "type": "invalid_request_error"}})
+    server.default = faults.Status(400, body=body)
+    model = make_model(temperature=0.5)
+    short, long = both(
+        monkeypatch,
+        lambda: [(each["response"], each["finish_reason"]) for each in model.codegen("hi", num_samples=2)],
+    )
+    assert short == long == [("", "length")] * 2
+
+
 def test_what_claude_is_asked_otherwise_is_read_by_litellm() -> None:
     """A schema as a tool and a begun answer come back as they were asked for."""
     plain = {"messages": [{"role": "user", "content": "hi"}], "tools": [TOOL]}
@@ -278,7 +322,7 @@ def test_what_is_no_message_is_left_to_litellm(body: Any) -> None:
 
 def test_openais_format() -> None:
     """Servers differ in small things."""
-    call = {"id": "c", "function": {"name": "f", "arguments": {"a": 1}}}
+    call = {"id": "c", "index": 0, "function": {"name": "f", "arguments": {"a": 1}}}
     message = {"content": [{"type": "text", "text": "x"}, {"type": "text", "text": "y"}], "reasoning": "z"}
     body = {
         "id": "r",
@@ -296,6 +340,11 @@ def test_openais_format() -> None:
     usage = {"prompt_tokens": 5, "completion_tokens": 2, "prompt_cache_hit_tokens": 4}
     [event] = OPENAI.stream_reader()({"choices": [], "usage": usage})
     assert event.usage == Tokens(5, 2, 0, 4)
+    nameless = [{"index": 0, "function": {"name": "f", "arguments": "{}"}} for _ in range(2)]
+    [sample] = fold(OPENAI.read_whole({"choices": [{"message": {"tool_calls": nameless}}]})).samples.values()
+    assert len({call["id"] for call in sample.tool_calls}) == 2
+    written = {"prompt_tokens": 9, "prompt_tokens_details": {"cache_write_tokens": 8}}
+    assert fold(OPENAI.read_whole({"choices": [], "usage": written})).tokens == Tokens(9, 0, 8)
     [event] = OPENAI.stream_reader()({"choices": [{"delta": None, "finish_reason": "stop"}]})
     assert (event.text, event.finish_reason) == ("", "stop")
     with pytest.raises(UnreadableError):

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from agentless.llm import connections, wire
+from agentless.llm import bodies, connections, wire
 from agentless.llm.wire import (
     CorruptEventError,
     ErrorEventError,
@@ -305,7 +305,7 @@ def test_what_is_no_event_stream_is_untouched(places: list[int]) -> None:
 )
 def test_which_replies_are_read_as_events(status: int, headers: dict[str, str], has_events: bool) -> None:
     """Any success that is not JSON, not compressed and not in a format of its own."""
-    assert wire._has_event_lines(httpx.Response(status, headers=headers)) is has_events
+    assert bodies.has_event_lines(httpx.Response(status, headers=headers)) is has_events
 
 
 def test_a_compressed_stream_is_untouched() -> None:
@@ -377,10 +377,14 @@ def test_a_request_goes_out_again_as_it_was(server: Loopback) -> None:
     """Same address, headers and body, for another attempt; by the connection that is free."""
     url = f"{server.openai_url}/chat/completions"
     first, second = Exchange(), Exchange()
+    first.takes = "/completions"
 
     async def both(client: httpx.AsyncClient) -> None:
-        await client.post(url, json=BODY, headers=KEY)
+        with pytest.raises(wire.ReplyTaken):
+            await client.post(url, json=BODY, headers=KEY)
         assert first.sent is not None
+        assert first.response is not None
+        await first.response.aread()
         response = await first.sent.again(second)
         await response.aread()
 
@@ -399,7 +403,7 @@ def test_a_good_reply_can_be_taken(server: Loopback) -> None:
         return await client.post(url, json=BODY, headers=KEY)
 
     taken, refused = Exchange(), Exchange()
-    taken.takes_reply = refused.takes_reply = True
+    taken.takes = refused.takes = "/chat/completions"
     with pytest.raises(wire.ReplyTaken):
         transact(post, taken)
     assert taken.has_good_reply
@@ -407,13 +411,28 @@ def test_a_good_reply_can_be_taken(server: Loopback) -> None:
     assert not refused.has_good_reply
     assert len(server.journal) == 2
 
+    elsewhere = Exchange()
+    elsewhere.takes = "/responses"
+    assert transact(post, elsewhere).status_code == 200
+    assert elsewhere.sent is None
+    posts = len(server.journal)
+
     told = Exchange()
     told.answer = refused.response
     assert transact(post, told).status_code == 400
     told.answer = httpx.ReadError("reset")
     with pytest.raises(httpx.ReadError):
         transact(post, told)
-    assert len(server.journal) == 2
+    assert len(server.journal) == posts
+
+    async def get_first(client: httpx.AsyncClient) -> int:
+        assert (await client.get(f"{server.openai_url}/models")).status_code != 400
+        response: httpx.Response = await post(client)
+        return response.status_code
+
+    told.answer, told.takes = refused.response, "/models"
+    assert transact(get_first, told) == 400
+    assert [entry.method for entry in server.journal[posts:] if entry.method == "POST"] == []
 
 
 def test_a_client_that_is_closed_lets_its_replies_come(server: Loopback) -> None:
