@@ -124,7 +124,7 @@ class AnyLLM:
         kind = importlib.import_module("any_llm").AnyLLM
 
         @functools.cache
-        def made(provider: str, url: str) -> Any:
+        def made(provider: str, url: str, awaited: bool = False) -> Any:  # noqa: ARG001  # one for each loop
             return kind.create(provider, api_key="x", api_base=f"{url}/v1", max_retries=0)
 
         self._made = made
@@ -138,7 +138,7 @@ class AnyLLM:
 
     async def acall(self, provider: str, url: str) -> None:
         """One whole reply."""
-        await self._made(provider, url).acompletion(**self._asked(provider))
+        await self._made(provider, url, awaited=True).acompletion(**self._asked(provider))
 
     def stream(self, provider: str, url: str) -> Iterator[Any]:
         """Its chunks."""
@@ -146,7 +146,9 @@ class AnyLLM:
 
     async def astream(self, provider: str, url: str) -> AsyncIterator[Any]:
         """Its chunks."""
-        async for chunk in await self._made(provider, url).acompletion(**self._asked(provider), stream=True):
+        async for chunk in await self._made(provider, url, awaited=True).acompletion(
+            **self._asked(provider), stream=True
+        ):
             yield chunk
 
 

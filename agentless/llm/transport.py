@@ -1,4 +1,4 @@
-"""The one door to litellm: sends one request, reads one reply.
+"""The door to litellm: sends one request, reads one reply.
 
 litellm's types stop here; what goes out are `Event`s, and litellm's own exceptions. Measured on 1.105.3.
 """

@@ -227,11 +227,8 @@ def test_an_applications_own_client_sends_once(
     server: Loopback, make_model: MakeModel, way: Way, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where litellm's requests do not pass our transport, its own replies are read."""
-
-    class PerLoop(httpx.AsyncClient):
-        pass
-
-    monkeypatch.setattr(importing.load(), "aclient_session", PerLoop())
+    session = httpx.AsyncClient(limits=httpx.Limits(max_keepalive_connections=0))  # nothing is left open
+    monkeypatch.setattr(importing.load(), "aclient_session", session)
     replies = way.call(make_model(temperature=0.5, num_retries=0), num_samples=2)
     assert len(replies) == len(server.journal) == 2
 
