@@ -1,15 +1,13 @@
 """What surrounds one attempt: money set aside, a turn at the gate, and the books afterwards."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
-from agentless.llm.budget import Budget
-from agentless.llm.ledger import Entry, Ledger
+from agentless.llm.ledger import Entry
 from agentless.llm.limits import Gate, Limits
-from agentless.llm.prices import PriceList
+from agentless.llm.orders import Account
 from agentless.llm.replies import Bill, Tokens
 
 
@@ -21,20 +19,6 @@ class Permit:
     """To be called when its request is out."""
     settle: Callable[[Bill], None]
     """To be called with its bill at its end."""
-
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    """Whom a model's attempts are charged to; `model` is its name in the books."""
-
-    model: str
-    prices: PriceList | None
-    ledger: Ledger
-    budget: Budget | None = None
-
-    def cost(self, tokens: Tokens) -> float | None:
-        """USD; `None` where no price is known."""
-        return None if self.prices is None else self.prices.cost(tokens)
 
 
 class Turns:
@@ -103,17 +87,3 @@ class Turns:
             cost=cost or 0.0,
             unpriced=1 if cost is None and tokens != Tokens() else 0,
         )
-
-
-def most_completion(request: Mapping[str, Any], longest: int | None) -> int | None:
-    """The most tokens that a request's replies can have together; `longest` is what the model can say.
-
-    `None`: there is no limit.
-    """
-    extra = request.get("extra_body") or {}
-    said = [each.get(name) for each in (request, extra) for name in _LIMITS]
-    limits = [each for each in said if isinstance(each, int)] or ([longest] if longest else [])
-    return max(limits) * int(request.get("n", 1)) if limits else None
-
-
-_LIMITS = ("max_tokens", "max_completion_tokens")

@@ -85,6 +85,8 @@ class WatchedBody(httpx.AsyncByteStream):
     async def _lines(self) -> AsyncGenerator[bytes, None]:
         async with aclosing(self._judged()) as parts:
             async for lines, _ in parts:
+                if self._exchange.done:  # SDKs stop reading here
+                    await _read_out(parts)
                 if lines:
                     yield b"".join(map(_escaped, lines))
 

@@ -2,20 +2,23 @@
 
 import logging
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agentless.config import ModelSettings
 from agentless.errors import UnsupportedFeatureError
-from agentless.llm import bridge, providers, quotes, sampling, tools
-from agentless.llm.accounts import Account
-from agentless.llm.budget import Budget
+from agentless.llm import providers, quotes, tools
 from agentless.llm.capabilities import Capabilities
 from agentless.llm.ledger import Ledger
-from agentless.llm.orders import OVERRIDES, Message, Orders
+from agentless.llm.orders import OVERRIDES, Account, Message, Orders
 from agentless.llm.prices import price_list
 from agentless.llm.quotes import Quote
-from agentless.llm.streams import AsyncStream, Stream
 from agentless.llm.trajectory import Chunk, Trajectory
+
+if TYPE_CHECKING:
+    # What waits and sends takes longer to import than all of this, and comes with the first call.
+    from agentless.llm.budget import Budget
+    from agentless.llm.sampling import EmitChunk
+    from agentless.llm.streams import AsyncStream, Stream
 
 __all__ = ["OVERRIDES", "AnthropicModel", "CodegenModel", "DeepSeekModel", "Message", "OpenAIModel"]
 
@@ -41,7 +44,7 @@ class CodegenModel:
         *,
         logger: logging.Logger | None = None,
         books: Ledger | None = None,
-        budget: Budget | None = None,
+        budget: "Budget | None" = None,
     ) -> None:
         """Check the settings against what the model can do, and look up its key.
 
@@ -106,7 +109,9 @@ class CodegenModel:
             litellm's exceptions, DeadlineExceededError, EmptyReplyError, StreamInterruptedError: none
                 arrived; see `agentless.errors`.
         """
-        return bridge.run(self._prepare(message, num_samples, prompt_cache, overrides)(None))
+        from agentless.llm.bridge import run
+
+        return run(self._prepare(message, num_samples, prompt_cache, overrides)(None))
 
     async def codegen_async(
         self,
@@ -116,7 +121,9 @@ class CodegenModel:
         **overrides: Any,
     ) -> list[Trajectory]:
         """`codegen`, awaited; cancelling the task cancels the requests."""
-        return await bridge.run_async(self._prepare(message, num_samples, prompt_cache, overrides)(None))
+        from agentless.llm.bridge import run_async
+
+        return await run_async(self._prepare(message, num_samples, prompt_cache, overrides)(None))
 
     def codegen_stream(
         self,
@@ -124,7 +131,7 @@ class CodegenModel:
         num_samples: int | None = None,
         prompt_cache: bool | None = None,
         **overrides: Any,
-    ) -> Stream[Chunk]:
+    ) -> "Stream[Chunk]":
         """Generate samples and yield their pieces as they come; the request is sent at the first `next`.
 
         Pieces of several samples interleave (`chunk["index"]`). A sample's last chunk has no text, but its
@@ -134,6 +141,8 @@ class CodegenModel:
             As `codegen`; and StreamInterruptedError where the stream breaks after its first chunk, with
             the text so far.
         """
+        from agentless.llm.streams import Stream
+
         return Stream(self._prepare(message, num_samples, prompt_cache, overrides))
 
     def codegen_stream_async(
@@ -142,8 +151,10 @@ class CodegenModel:
         num_samples: int | None = None,
         prompt_cache: bool | None = None,
         **overrides: Any,
-    ) -> AsyncStream[Chunk]:
+    ) -> "AsyncStream[Chunk]":
         """`codegen_stream` for `async for`."""
+        from agentless.llm.streams import AsyncStream
+
         return AsyncStream(self._prepare(message, num_samples, prompt_cache, overrides))
 
     def codegen_w_tool(
@@ -176,7 +187,9 @@ class CodegenModel:
             As `codegen`; UnsupportedFeatureError: the model cannot call tools; nothing was sent.
         """
         manner = tools.Manner(answer, nudge, rounds)
-        return bridge.run(self._converse(message, num_samples, prompt_cache, manner, overrides))
+        from agentless.llm.bridge import run
+
+        return run(self._converse(message, num_samples, prompt_cache, manner, overrides))
 
     async def codegen_w_tool_async(
         self,
@@ -191,7 +204,9 @@ class CodegenModel:
     ) -> list[tools.ToolTrajectory]:
         """`codegen_w_tool`, awaited; cancelling the task ends the conversations."""
         manner = tools.Manner(answer, nudge, rounds)
-        return await bridge.run_async(self._converse(message, num_samples, prompt_cache, manner, overrides))
+        from agentless.llm.bridge import run_async
+
+        return await run_async(self._converse(message, num_samples, prompt_cache, manner, overrides))
 
     def __str__(self) -> str:
         return self.name
@@ -230,10 +245,12 @@ class CodegenModel:
         num_samples: int | None,
         prompt_cache: bool | None,
         overrides: Mapping[str, Any],
-    ) -> "Callable[[sampling.EmitChunk | None], Any]":
+    ) -> "Callable[[EmitChunk | None], Any]":
         """Check the arguments now, in the caller's thread; what is returned does the work."""
         order, n = self._orders.take(self._account, message, num_samples, prompt_cache, overrides)
-        return lambda emit: sampling.sample(order, n, emit)
+        from agentless.llm.sampling import sample
+
+        return lambda emit: sample(order, n, emit)
 
     def _converse(
         self,
@@ -295,7 +312,7 @@ def make_codegen_model(
     logger: logging.Logger | None = None,
     *,
     books: Ledger | None = None,
-    budget: Budget | None = None,
+    budget: "Budget | None" = None,
 ) -> CodegenModel:
     """The model for these settings, of its provider's class."""
     kind = _CLASSES.get(settings.provider.lower(), CodegenModel)

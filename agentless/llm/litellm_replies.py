@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from enum import Enum
 from typing import Any
 
-from agentless.llm import shortcuts, wire
+from agentless.llm import wire
 from agentless.llm.replies import Event, ToolPiece, read_tokens
 
 
@@ -49,8 +49,6 @@ class _Kind(Enum):
 def _kind_of(wrapper: Any) -> _Kind:
     kinds = type(getattr(wrapper, "completion_stream", None)).__mro__
     names = {f"{kind.__module__}.{kind.__name__}" for kind in kinds}
-    if not shortcuts.taken:
-        return _Kind.OTHER
     return (
         _Kind.CLAUDE if _CLAUDE_STREAM in names else _Kind.OPENAI if names & _OPENAI_STREAMS else _Kind.OTHER
     )

@@ -2,18 +2,22 @@
 
 import logging
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agentless.config import Credentials, ModelSettings
-from agentless.llm import providers, shortcuts
-from agentless.llm.accounts import Account
+from agentless.llm import providers
 from agentless.llm.capabilities import Capabilities
+from agentless.llm.ledger import Ledger
 from agentless.llm.messages import prepare
 from agentless.llm.options import settle
-from agentless.llm.sampling import Order
+from agentless.llm.prices import PriceList
+from agentless.llm.replies import Tokens
 from agentless.llm.tokens import Prompt
+
+if TYPE_CHECKING:
+    from agentless.llm.budget import Budget
 
 Message = str | list[dict[str, Any]]
 """A user's text, or a whole conversation as chat messages (`role`, `content`, ...)."""
@@ -24,6 +28,47 @@ OVERRIDES = frozenset(
 """The settings that a single call may set differently."""
 
 _MOST_VARIANTS = 64  # of overrides that one model remembers
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Whom a model's attempts are charged to; `model` is its name in the books."""
+
+    model: str
+    prices: PriceList | None
+    ledger: Ledger
+    budget: "Budget | None" = None
+
+    def cost(self, tokens: Tokens) -> float | None:
+        """USD; `None` where no price is known."""
+        return None if self.prices is None else self.prices.cost(tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is asked for, and of whom."""
+
+    settings: ModelSettings
+    build: Callable[[int, bool], Mapping[str, Any]]
+    """(samples, streamed) -> the arguments of a request, as `transport.Plan` takes them."""
+    account: Account
+    service: Hashable
+    """Equal for all that counts against one service's limits for this model."""
+    prompt: Prompt
+    max_input_tokens: int | None = None
+    """The longest prompt, where that is known."""
+    max_output_tokens: int | None = None
+    """The longest reply, where the request does not say."""
+    native_n: int = 1
+    """The most samples that one request may ask for ..."""
+    native_n_in_streams: int = 1
+    """... and one streamed request."""
+    secrets: tuple[str, ...] = ()
+    allow_empty: bool = False
+    warm_first: bool = False
+    """Let one request's reply start, and with it the provider's prompt cache, before the others go."""
+    writes_cache: bool = True
+    """Claims that tokens may be charged as written to the cache."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +148,7 @@ class Orders:
             max_output_tokens=capabilities.max_output_tokens,
             service=(settings.provider, settings.name, credentials.base_url, credentials.api_key),
             native_n=settings.batch_size if capabilities.native_n else 1,
-            native_n_in_streams=settings.batch_size if _streams_native_n(capabilities) else 1,
+            native_n_in_streams=settings.batch_size if capabilities.streams_native_n else 1,
             secrets=credentials.secrets(),
             allow_empty=conversation.messages[-1]["role"] == "tool",
             warm_first=caches and capabilities.supports_prompt_cache and prompt.may_be_cached,
@@ -157,9 +202,24 @@ class Orders:
                 self._logger.warning("%s: %s", self._key, text)
 
 
-def _streams_native_n(capabilities: Capabilities) -> bool:
-    # litellm's wrapper keeps the first choice's finish reason only.
-    return capabilities.streams_native_n and shortcuts.taken
+def plan(numbers: Iterable[int], most: int) -> list[tuple[int, ...]]:
+    """The sample numbers of each request, at most `most` in one."""
+    every = tuple(numbers)
+    return [every[first : first + most] for first in range(0, len(every), most)]
+
+
+def most_completion(request: Mapping[str, Any], longest: int | None) -> int | None:
+    """The most tokens that a request's replies can have together; `longest` is what the model can say.
+
+    `None`: there is no limit.
+    """
+    extra = request.get("extra_body") or {}
+    said = [each.get(name) for each in (request, extra) for name in _LIMITS]
+    limits = [each for each in said if isinstance(each, int)] or ([longest] if longest else [])
+    return max(limits) * int(request.get("n", 1)) if limits else None
+
+
+_LIMITS = ("max_tokens", "max_completion_tokens")
 
 
 def _sample_count(value: object) -> int:

@@ -3,10 +3,9 @@
 from typing import TypedDict
 
 from agentless.errors import ConfigError, Problem
-from agentless.llm.accounts import Account, most_completion
 from agentless.llm.capabilities import Capabilities
+from agentless.llm.orders import Account, Order, most_completion, plan
 from agentless.llm.replies import Tokens
-from agentless.llm.sampling import Order, plan
 
 
 class Quote(TypedDict):

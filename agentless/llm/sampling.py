@@ -1,11 +1,10 @@
 """One prompt to exactly n samples, or an error that holds the ones that arrived."""
 
 import asyncio
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from agentless.config import ModelSettings
 from agentless.errors import (
     EmptyReplyError,
     PromptTooLongError,
@@ -13,42 +12,15 @@ from agentless.errors import (
     StreamInterruptedError,
 )
 from agentless.llm import attempts
-from agentless.llm.accounts import Account, Turns, most_completion
+from agentless.llm.accounts import Turns
 from agentless.llm.ledger import Entry
 from agentless.llm.limits import Gate, Limits, gate_of
+from agentless.llm.orders import Order, most_completion, plan
 from agentless.llm.replies import Event, Sample, split_usage
-from agentless.llm.tokens import Prompt
 from agentless.llm.trajectory import Chunk, Trajectory, Usage, no_usage
 from agentless.llm.transport import Plan
 
 EmitChunk = Callable[[Chunk], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What is asked for, and of whom."""
-
-    settings: ModelSettings
-    build: Callable[[int, bool], Mapping[str, Any]]
-    """(samples, streamed) -> the arguments of a request, as `transport.Plan` takes them."""
-    account: Account
-    service: Hashable
-    """Equal for all that counts against one service's limits for this model."""
-    prompt: Prompt
-    max_input_tokens: int | None = None
-    """The longest prompt, where that is known."""
-    max_output_tokens: int | None = None
-    """The longest reply, where the request does not say."""
-    native_n: int = 1
-    """The most samples that one request may ask for ..."""
-    native_n_in_streams: int = 1
-    """... and one streamed request."""
-    secrets: tuple[str, ...] = ()
-    allow_empty: bool = False
-    warm_first: bool = False
-    """Let one request's reply start, and with it the provider's prompt cache, before the others go."""
-    writes_cache: bool = True
-    """Claims that tokens may be charged as written to the cache."""
 
 
 async def sample(order: Order, n: int, emit: EmitChunk | None = None) -> list[Trajectory]:
@@ -77,12 +49,6 @@ async def sample(order: Order, n: int, emit: EmitChunk | None = None) -> list[Tr
     if run.failures:
         raise _failure(run, n)
     return [run.trajectories[index] for index in range(n)]
-
-
-def plan(numbers: Iterable[int], most: int) -> list[tuple[int, ...]]:
-    """The sample numbers of each request, at most `most` in one."""
-    every = tuple(numbers)
-    return [every[first : first + most] for first in range(0, len(every), most)]
 
 
 async def _measure(order: Order) -> int:

@@ -4,7 +4,6 @@ The tools are not run here: each call gets an answer from the caller's function,
 comes of it has one shape for every provider: turns of blocks, as Anthropic's messages have them.
 """
 
-import asyncio
 import copy
 import json
 from collections.abc import Awaitable, Callable, Mapping
@@ -12,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 from agentless.errors import SamplesIncompleteError
-from agentless.llm import bridge
 from agentless.llm.messages import read_messages
 from agentless.llm.trajectory import ToolCall, Trajectory, Usage
 
@@ -68,6 +66,8 @@ async def converse(
         SamplesIncompleteError: some conversations failed; the error holds the finished ones.
         Exception: the failure itself, where none was finished.
     """
+    import asyncio  # with the first call, as everything that waits
+
     opening = read_messages(message)
     failures: dict[int, BaseException] = {}
     try:
@@ -177,6 +177,8 @@ async def _answer(call: ToolCall, answer: Answer) -> str:
         )
     if isinstance(answer, str):
         return answer
+    from agentless.llm import bridge
+
     try:
         # The caller's own code, which may block, and may call models: not on the engine's loop, and not in
         # its threads, for which those calls could wait.

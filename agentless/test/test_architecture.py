@@ -13,7 +13,7 @@ import agentless
 ROOT = Path(agentless.__file__).parent
 MOST_LINES = 300
 
-CHAIN = ("codegen", "orders", "sampling", "attempts", "transport")
+CHAIN = ("codegen", "sampling", "attempts", "transport")
 """A call's way through `agentless.llm`: each knows only those after it."""
 
 WAITING = {
@@ -28,7 +28,6 @@ WAITING = {
     "limits",
     "litellm_replies",
     "openai_route",
-    "quotes",
     "streams",
     "tools",
     "wire",
@@ -36,6 +35,7 @@ WAITING = {
 """Modules that wait, send, hold a state of the process or know litellm; every other one is pure."""
 
 MEETING = {
+    "agentless.llm.orders",  # several threads call one model
     "agentless.llm.ledger",  # a file that threads share
     "agentless.llm.tokens",  # tables are loaded by whichever thread is first
 }
@@ -77,17 +77,15 @@ def imports(node: ast.AST) -> Iterator[str]:
 
 @cache
 def needs(name: str, *, at_import: bool = False) -> frozenset[str]:
-    """The package's modules that this one imports, at any time or when it is imported itself."""
-    source: list[ast.AST] = [tree(name)]
-    if at_import:
-        source = [node for node in ast.walk(tree(name)) if isinstance(node, (ast.Import, ast.ImportFrom))]
-        lazy = {
-            inner
-            for node in ast.walk(tree(name))
-            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) or _is_for_types(node)
-            for inner in ast.walk(node)
-        }
-        source = [node for node in source if node not in lazy]
+    """The package's modules that this one imports, at any time or when it is imported itself; types apart."""
+    source = [node for node in ast.walk(tree(name)) if isinstance(node, (ast.Import, ast.ImportFrom))]
+    later = {
+        inner
+        for node in ast.walk(tree(name))
+        if _is_for_types(node) or (at_import and isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)))
+        for inner in ast.walk(node)
+    }
+    source = [node for node in source if node not in later]
     return frozenset(found for node in source for found in imports(node) if found in modules()) - {name}
 
 

@@ -516,17 +516,18 @@ def test_endless_nesting(load: Load, brackets: str) -> None:
 # Cost
 
 
-def test_loading_imports_nothing_heavy(tmp_path: Path) -> None:
-    """Loading a config, everyday tools included, imports neither litellm nor any other heavy package."""
+def test_loading_and_making_a_model_import_nothing_heavy(tmp_path: Path) -> None:
+    """A config with everyday tools and a model of it need neither litellm nor any other heavy package."""
     parameters = '{ type = "object", properties = { x = { type = "string" } }, required = ["x"] }'
     tool = f'{{ type = "function", function = {{ name = "a", parameters = {parameters} }} }}'
-    (tmp_path / "config.toml").write_text(f"{MINIMAL}tools = [{tool}]\n")
+    (tmp_path / "config.toml").write_text(f"{MINIMAL}api_key = 'k'\ntools = [{tool}]\n")
     code = (
-        "import sys\nfrom agentless.config import load_config\nload_config('config.toml')\n"
+        "import sys\nfrom agentless import ModelFactory, load_config\n"
+        "print(ModelFactory(load_config('config.toml')).create_model().capabilities.supports_tools)\n"
         "print(sorted({'litellm', 'openai', 'httpx', 'asyncio', 'jsonschema'} & set(sys.modules)))"
     )
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     run = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=environ, capture_output=True, text=True, check=True
     )
-    assert (run.stdout.strip(), run.stderr) == ("[]", "")
+    assert (run.stdout.strip(), run.stderr) == ("True\n[]", "")
