@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 WORKERS ?= auto
 
-.PHONY: help demo test check bench sweep soak lock clean
+.PHONY: help demo test test-without-shortcuts check bench sweep soak lock clean
 
 help:
 	@echo "make demo    the main job on the embedded provider: no key, no network"
 	@echo "             (MODEL=gpt-4 make demo: the same on a model of config.toml that has a key)"
 	@echo "make test    format, lint, types and tests"
+	@echo "make test-without-shortcuts   the tests once more, with litellm doing everything"
 	@echo "make check   format, lint and types alone"
 	@echo "make bench   what calls and chunks cost, beside litellm, the openai SDK and plain HTTP"
 	@echo "make soak    the long runs: thousands of calls with random faults"
@@ -34,6 +35,10 @@ check: $(READY)
 
 test: check
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+# The same tests with litellm doing everything (README, "Speed"): the outcome has to be the same.
+test-without-shortcuts: $(READY)
+	AGENTLESS_SHORTCUTS=0 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 soak: $(READY)
 	$(BIN)/python -m pytest -m soak -n $(WORKERS)

@@ -31,7 +31,7 @@ def as_litellm(error: Exception, request: Mapping[str, Any]) -> Exception:
 
 
 def redact(error: BaseException, secrets: Iterable[str]) -> None:
-    """Take `secrets` out of an exception and of what it was caused by: a service may echo the key."""
+    """Take `secrets` out of an exception and of those it was caused by or holds: a service may echo the key."""
     words = [secret for secret in secrets if len(secret) >= _SHORTEST_SECRET]
     seen: set[int] = set()
     todo: list[BaseException | None] = [error]
@@ -44,6 +44,8 @@ def redact(error: BaseException, secrets: Iterable[str]) -> None:
         for name, value in list(vars(link).items()):
             if isinstance(value, httpx.Response):
                 _redact_response(value, words)
+            elif isinstance(value, BaseException):  # litellm's `original_exception`
+                todo.append(value)
             elif isinstance(value, (str, bytes, dict, list, tuple, httpx.Headers)):
                 setattr(link, name, _without(value, words))
         todo += [link.__cause__, link.__context__]

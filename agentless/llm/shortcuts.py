@@ -3,8 +3,4 @@
 import os
 
 taken = os.environ.get("AGENTLESS_SHORTCUTS", "1") != "0"
-"""False: litellm's own way, everywhere.
-
-The same comes out, later, but for what litellm's wrapper does to streams: each brings one sample, and the
-usage of one that broke may be made up.
-"""
+"""False: litellm builds every request and reads every reply. The same comes out, later."""

@@ -170,8 +170,10 @@ def test_a_key_is_taken_out_of_everything() -> None:
         loaded(openai.APIError("x", httpx.Request("POST", "http://x"), body=None)),
     )
     error.__cause__, cause.__context__, context.__cause__ = cause, context, error  # a ring, too
+    held: Any = loaded(OSError())
+    context.original_exception = held  # type: ignore[attr-defined]  # as litellm keeps what broke a stream
     redact(error, [KEY])
-    for each in (error, cause, context):
+    for each in (error, cause, context, held):
         assert KEY not in shown(each)
         assert "[redacted]" in shown(each)
     assert str(error.args[0]) == "Incorrect API key provided: [redacted]."
