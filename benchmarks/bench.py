@@ -227,7 +227,7 @@ class Bench:
 
 
 def _shown(key: str, value: float) -> str:
-    if key in {"seconds", "cpu"}:
+    if key in {"seconds", "cpu", "latest"}:
         return f"{value * 1e3:.2f} ms" if value > 1e-3 else f"{value * 1e6:.0f} us"
     if key == "per_second":
         return f"{value:.0f}/s"
@@ -309,9 +309,12 @@ def main() -> None:
             bench.compare(f"{callers} threads, 0.2 s a reply", two, "per_second", "threads", **common)
             bench.alone(f"... threads beyond the {callers} callers'", "other_threads", "threads", **common)
             bench.alone(f"... connections of the {callers} callers", "connections", "threads", **common)
-        common = {"provider": "openai", "url": paced, "callers": 64, "ideal": 1.0}
-        title = "64 streams of 100 pieces a second: time over 1 s"
-        bench.compare(title, streaming, "ratio", "streams", **common)
+        for callers in (32, 64):
+            common = {"provider": "openai", "url": paced, "callers": callers, "pieces": 100, "pace": 0.01}
+            title = f"{callers} streams of 100 pieces a second"
+            bench.compare(f"{title}: time over their own", streaming, "ratio", "streams", **common)
+            bench.compare(f"{title}: pieces late by one or more, %", streaming, "late", "streams", **common)
+            bench.compare(f"{title}: the latest by", streaming, "latest", "streams", **common)
         for n in (10, 40):
             common = {"provider": "openai", "url": slow, "n": n}
             bench.alone(f"{n} samples, 0.2 s a reply: time over one call's", "ratio", "samples", **common)

@@ -292,21 +292,36 @@ class Process:
         # Counted when the clock has stopped, since it takes a while: what the pool keeps open.
         return {**answer, "other_threads": others[0], "connections": _connections(url)}
 
-    def streams(self, provider: str, url: str, callers: int, ideal: float) -> dict[str, float]:
-        """So many streams at once: how much longer than `ideal` seconds the slowest took, as a ratio."""
+    def streams(self, provider: str, url: str, callers: int, pieces: int, pace: float) -> dict[str, float]:
+        """So many streams at once, each of so many pieces that come `pace` seconds after one another.
 
-        async def main() -> float:
-            async def caller() -> None:
-                async for _ in self.contender.astream(provider, url):
-                    pass
+        Returns:
+            ratio: how much longer than its pace allows the slowest took.
+            latest: seconds that the latest piece of all was late, beside the earliest of its own stream.
+            late: the share of pieces, in percent, that were later than the next one was due.
+            cpu: of one processor, the share in use.
+        """
 
+        async def caller() -> list[float]:
+            arrived = [(time.perf_counter(), piece) async for piece in self.contender.astream(provider, url)]
+            # Only those with text are paced; what is in a piece is not looked at while others arrive.
+            return [when for when, piece in arrived if "word" in repr(piece)]
+
+        async def main() -> tuple[float, list[list[float]]]:
             began = time.perf_counter()
-            await asyncio.gather(*(caller() for _ in range(callers)))
-            return time.perf_counter() - began
+            times = await asyncio.gather(*(caller() for _ in range(callers)))
+            return max(each[-1] for each in times) - began, times
 
-        began = time.process_time()
-        seconds = self._await(main())
-        return {"ratio": seconds / ideal, "cpu": (time.process_time() - began) / seconds}
+        used = time.process_time()
+        seconds, times = self._await(main())
+        used = time.process_time() - used
+        delays = [delay for each in times for delay in _delays(each, pieces, pace)]
+        return {
+            "ratio": seconds / ((pieces - 1) * pace),
+            "latest": max(delays),
+            "late": 100 * sum(delay > pace for delay in delays) / len(delays),
+            "cpu": used / seconds,
+        }
 
     def memory(self, provider: str, url: str, count: int) -> dict[str, float]:
         """Growth of the resident memory in MB over `count` calls, after the first tenth of them."""
@@ -337,6 +352,14 @@ class Process:
         seconds = time.perf_counter() - began
         calls = callers * count
         return {"per_second": calls / seconds, "cpu": (time.process_time() - cpu) / calls}
+
+
+def _delays(times: list[float], pieces: int, pace: float) -> list[float]:
+    """How late each piece was, if the one that came soonest after its turn was in time."""
+    if len(times) != pieces:
+        raise RuntimeError(f"a stream of {pieces} pieces came in {len(times)}")
+    after = [when - number * pace for number, when in enumerate(times)]
+    return [each - min(after) for each in after]
 
 
 def _resident() -> float:

@@ -132,6 +132,8 @@ class Connection(asyncio.Protocol):
                 self._mark_ended(exchange)
             steps = iter(plan.steps)
             step = next(steps, None)
+            clock = asyncio.get_running_loop().time
+            due = clock()  # pauses add up to their sum: one that took longer is made up for in the next
             while step is not None:
                 following = next(steps, None)
                 if isinstance(step, bytes):
@@ -144,7 +146,8 @@ class Connection(asyncio.Protocol):
                     await self._break_off(exchange, step)
                     return
                 else:
-                    await asyncio.sleep(step)
+                    due += step
+                    await asyncio.sleep(due - clock())
                 step = following
         except Exception as error:  # noqa: BLE001  # told to the server's owner, who sees it at close
             self._provider.errors.append(error)
