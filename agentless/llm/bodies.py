@@ -85,10 +85,10 @@ class WatchedBody(httpx.AsyncByteStream):
     async def _lines(self) -> AsyncGenerator[bytes, None]:
         async with aclosing(self._judged()) as parts:
             async for lines, _ in parts:
-                if self._exchange.done:  # SDKs stop reading here
-                    await _read_out(parts)
-                if lines:
-                    yield b"".join(map(_escaped, lines))
+                # SDKs stop reading at the end mark.
+                rest = await _read_out(parts) if self._exchange.done else []
+                if lines or rest:
+                    yield b"".join(map(_escaped, [*lines, *rest]))
 
     async def _judged(self) -> AsyncGenerator[tuple[list[bytes], list[Any]], None]:
         """Whole lines, and the events in them; a fault comes after what stands before it."""
@@ -143,14 +143,16 @@ class WatchedBody(httpx.AsyncByteStream):
         events.append(event)
 
 
-async def _read_out(parts: AsyncIterator[Any]) -> None:
-    """Read on to the end of the body, so that the connection can be used again; but do not wait for it."""
+async def _read_out(parts: AsyncIterator[tuple[list[bytes], Any]]) -> list[bytes]:
+    """The rest of the body, so that the connection can be used again; but do not wait for it."""
+    rest: list[bytes] = []
     try:
         async with asyncio.timeout(_LINGER):
-            async for _ in parts:
-                pass
+            async for lines, _ in parts:
+                rest += lines
     except (TimeoutError, httpx.TransportError):
-        return  # the reply was complete before
+        pass  # the reply was complete before
+    return rest
 
 
 def has_event_lines(response: httpx.Response) -> bool:

@@ -51,6 +51,11 @@ class Connections(httpx.AsyncBaseTransport):
         """Those that are kept, busy and idle."""
         return self._kept.all()
 
+    @property
+    def is_closed(self) -> bool:
+        """Claims that a connection is not kept after its request."""
+        return self._kept.is_closed
+
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send `request`; its connection is free again when the response is closed."""
         await self._kept.close_old()
@@ -80,7 +85,7 @@ class _Kept:
     def __init__(self) -> None:
         self.busy: set[_Connection] = set()
         self._idle: deque[_Connection] = deque()
-        self._is_closed = False
+        self.is_closed = False
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def all(self) -> tuple[_Connection, ...]:
@@ -99,7 +104,7 @@ class _Kept:
             self.busy.discard(connection)
             connection.idle_since = time.monotonic()
             self._idle.append(connection)
-            if self._is_closed:
+            if self.is_closed:
                 self._begin_close()
 
     async def close_old(self) -> None:
@@ -107,7 +112,7 @@ class _Kept:
             await self._idle.popleft().transport.aclose()
 
     async def close(self) -> None:
-        self._is_closed = True
+        self.is_closed = True
         while self._idle:
             await self._idle.pop().transport.aclose()
 

@@ -31,7 +31,7 @@ def as_litellm(error: Exception, request: Mapping[str, Any]) -> Exception:
 
 
 def redact(error: BaseException, secrets: Iterable[str]) -> None:
-    """Take `secrets` out of an exception and of those it was caused by or holds: a service may echo the key."""
+    """Take `secrets` out of an exception and of all that are behind it: a service may echo the key."""
     words = [secret for secret in secrets if len(secret) >= _SHORTEST_SECRET]
     seen: set[int] = set()
     todo: list[BaseException | None] = [error]

@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from agentless.llm import bridge, litellm_replies, wire
+from agentless.llm import bridge, litellm_replies, molds, wire
 from agentless.llm.formats import Format, format_of
 from agentless.llm.importing import load
 from agentless.llm.replies import Event
@@ -35,9 +35,12 @@ class Plan:
     sent: wire.Sent | None = None
     format: Format | None = field(init=False)
     """Of the replies, where they are read without litellm."""
+    shape: molds.Shape | None = field(init=False)
+    """By which it is known that litellm has built one of its kind."""
 
     def __post_init__(self) -> None:
         self.format = format_of(self.route, self.arguments)
+        self.shape = None if self.format is None else molds.Shape.of(self.arguments)
 
     @property
     def model(self) -> str:
@@ -49,8 +52,10 @@ class Plan:
         """Litellm's name of the provider."""
         return self.model.split("/", 1)[0]
 
-    def has_gone_out(self) -> bool:
-        """Claims that it need not be built again."""
+    def is_built(self) -> bool:
+        """Claims that litellm need not build it."""
+        if self.sent is None:
+            self.sent = molds.find(self.shape)
         return self.sent is not None
 
 
@@ -61,17 +66,18 @@ async def turn_to_send(plan: Plan, exchange: wire.Exchange) -> AsyncIterator[Non
     Building takes litellm over a millisecond of computing with pauses between. Side by side, many requests
     would all go out when the last one is built; one after the other, the first goes out at once.
     """
-    if plan.has_gone_out() or plan.route not in _ASYNC_ROUTES:
+    if plan.is_built() or plan.route not in _ASYNC_ROUTES:
         yield
         return
     await _building.acquire()
-    if plan.has_gone_out():
+    if plan.is_built():
         _building.release()
         yield
         return
 
     def go_on() -> None:
         plan.sent = exchange.sent
+        molds.keep(plan.shape, plan.sent)
         _building.release()
 
     exchange.on_idle.append(go_on)
@@ -139,7 +145,9 @@ async def stream(plan: Plan, exchange: wire.Exchange) -> AsyncGenerator[Event, N
 
 def _form_of(plan: Plan) -> Format | None:
     """The plan's format, unless an application listens to what litellm does, or has a say in it."""
-    return None if _has_callbacks(load()) else plan.format
+    litellm = load()
+    has_say = _has_callbacks(litellm) or _is_wrapped(litellm.acompletion) or litellm.aclient_session
+    return None if has_say else plan.format
 
 
 async def _ask(plan: Plan, form: Format | None, arguments: Mapping[str, Any], exchange: wire.Exchange) -> Any:
@@ -208,6 +216,11 @@ _REFUSE_RETRIES = frozenset({"gradient_ai"})
 
 def _has_callbacks(litellm: Any) -> bool:
     return any(getattr(litellm, name, None) for name in _CALLBACKS)
+
+
+def _is_wrapped(function: Any) -> bool:
+    # Where calls are traced, something else stands in its place, though it may bear its name.
+    return not str(getattr(function, "__globals__", {}).get("__name__")).startswith("litellm.")
 
 
 _CALLBACKS = (

@@ -16,7 +16,7 @@ Requests outside an attempt (an application's own use of litellm) pass through u
 import asyncio
 import contextvars
 from collections.abc import AsyncGenerator, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
@@ -58,17 +58,19 @@ class SecondRequestError(WireFault):
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """A request that went out, and by which transport: it can go out once more as it is."""
+    """A request that went out, and by which transport: it can go out once more, with another body too."""
 
     transport: "WatchedTransport"
     request: httpx.Request
+    body: bytes = field(repr=False)
 
     async def again(self, exchange: "Exchange") -> httpx.Response:
         """Send it for the attempt of `exchange`."""
         was = self.request
-        twin = httpx.Request(
-            was.method, was.url, headers=was.headers, content=was.content, extensions=dict(was.extensions)
-        )
+        headers = was.headers.copy()
+        del headers["content-length"]  # httpx counts
+        extensions = dict(was.extensions)
+        twin = httpx.Request(was.method, was.url, headers=headers, content=self.body, extensions=extensions)
         return await self.transport.send(twin, exchange)
 
 
@@ -193,6 +195,11 @@ class WatchedTransport(httpx.AsyncBaseTransport):
         # By this name litellm finds out whether a client that it has put away is still in use.
         self._pool = Connections(**options)
 
+    @property
+    def is_closed(self) -> bool:
+        """Claims that it keeps no connection any more."""
+        return self._pool.is_closed
+
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send `request`, if the current attempt admits it."""
         exchange = current.get()
@@ -207,7 +214,7 @@ class WatchedTransport(httpx.AsyncBaseTransport):
             return answer
         takes = exchange.takes is not None and request.url.path.endswith(exchange.takes)
         if takes:
-            exchange.sent = exchange.sent or Sent(self, request)
+            exchange.sent = exchange.sent or Sent(self, request, request.content)
         response = await self.send(request, exchange)
         if takes and exchange.has_good_reply:
             raise ReplyTaken

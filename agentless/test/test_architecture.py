@@ -27,6 +27,7 @@ WAITING = {
     "importing",
     "limits",
     "litellm_replies",
+    "molds",
     "openai_route",
     "streams",
     "tools",

@@ -1,0 +1,246 @@
+"""Requests that are cast from one of litellm's: the same bytes as if it had built each."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from agentless.llm import importing, molds, shortcuts
+from agentless.llm.codegen import CodegenModel
+from agentless.llm.molds import Shape
+from agentless.llm.transport import Plan
+from agentless.llm.wire import Sent, WatchedTransport
+from agentless.loopback import Loopback
+
+MakeModel = Callable[..., CodegenModel]
+ARGUMENTS: dict[str, Any] = {"model": "openai/gpt-4o", "temperature": 0.5, "api_key": "sk-0"}
+TOOL = {"type": "function", "function": {"name": "edit", "parameters": {"type": "object"}}}
+
+
+@pytest.fixture(autouse=True)
+def taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This is one of the shortcuts."""
+    monkeypatch.setattr(shortcuts, "taken", True)
+
+
+def user(text: Any) -> dict[str, Any]:
+    """A user's message."""
+    return {"role": "user", "content": text}
+
+
+def assistant(text: str) -> dict[str, Any]:
+    """A model's message."""
+    return {"role": "assistant", "content": text}
+
+
+def sent(server: Loopback, model: CodegenModel, *arguments: Any, **overrides: Any) -> tuple[Any, ...]:
+    """What one call sends: the body's bytes, and the headers that tell of it."""
+    server.reset()
+    model.codegen(*arguments, **overrides)
+    [entry] = server.journal
+    headers = {name.lower(): value for name, value in entry.headers.items()}
+    return entry.raw, headers.get("content-type"), headers.get("authorization") or headers["x-api-key"]
+
+
+def outcome(*arguments: Any) -> Any:
+    """As `sent`, or the kind of error: half of a surrogate pair cannot be sent."""
+    try:
+        return sent(*arguments)
+    except Exception as error:  # noqa: BLE001  # which one is what is compared
+        return type(error)
+
+
+def plan(model: CodegenModel, message: str, *, stream: bool = False, **overrides: Any) -> Plan:
+    """The request that a call would make."""
+    order, _ = model._orders.take(model._account, message, 1, None, overrides)
+    return Plan(order.build(1, stream))
+
+
+def built(call: Callable[[], Any]) -> Any:
+    """What comes of a call that litellm builds."""
+    molds._molds.clear()
+    return call()
+
+
+def conversations(texts: list[str]) -> list[Any]:
+    """Prompts and conversations of these four."""
+    first, second, third, fourth = texts
+    return [
+        first,
+        [user(first), assistant(second), user(third)],
+        [user(first), assistant(second)],
+        [{"role": "system", "content": fourth}, user(second)],
+        [user([{"type": "text", "text": first}, {"type": "text", "text": third}])],
+    ]
+
+
+# What could be taken for a part of the request around it, or is written in JSON otherwise than it is.
+ODD = [
+    "user",
+    "role",
+    "gpt-4o",
+    "messages",
+    '"',
+    "\\",
+    '","content":"',
+    "\u2028 \x85",
+    "\x00",
+    "\U0001f600",
+    "1",
+]
+TEXTS = st.one_of(st.text(), st.sampled_from(ODD)).map(lambda text: text if text.strip() else "blank")
+FOUR = st.lists(TEXTS, min_size=4, max_size=4)
+
+
+@settings(
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(before=FOUR, texts=FOUR)
+def test_a_cast_request_is_the_one_that_litellm_builds(
+    server: Loopback, make_model: MakeModel, provider: str, before: list[str], texts: list[str]
+) -> None:
+    """Any texts, in prompts and in conversations, after a first request with others."""
+    model = make_model(provider, temperature=0.5, system_message="Be brief.")
+    for first, message in zip(conversations(before), conversations(texts), strict=True):
+        outcome(server, model, first)
+        call = partial(outcome, server, model, message)
+        assert call() == built(call)
+
+
+def test_litellm_builds_one_of_a_kind(server: Loopback, make_model: MakeModel, provider: str) -> None:
+    """With other texts only, the next request is there already; with another setting it is not."""
+    model = make_model(provider, temperature=0.5)
+    kinds: list[dict[str, Any]] = [{}, {"temperature": 0.75}, {"max_new_tokens": 7}, {"tools": [TOOL]}]
+    for overrides in kinds:
+        assert not plan(model, "a second prompt", **overrides).is_built()
+        model.codegen("a first prompt", **overrides)
+        assert plan(model, "a second prompt", **overrides).is_built()
+        assert not plan(model, "a second prompt", stream=True, **overrides).is_built()
+
+
+def test_the_prompt_cache_marks_stay(server: Loopback, make_model: MakeModel) -> None:
+    """Claude's marks stand where litellm puts them, around other texts."""
+    model = make_model("anthropic", temperature=0.5, prompt_cache=True, system_message="s" * 9000)
+    model.codegen("first " * 2000)
+    prompt = "second " * 2000
+    cast = sent(server, model, prompt)
+    assert b"cache_control" in cast[0]
+    assert plan(model, prompt).is_built()
+    assert cast == built(lambda: sent(server, model, prompt))
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [user("")],
+        [user(" \n")],
+        [user("hi"), assistant("So ")],
+        [user([{"type": "image_url", "image_url": {"url": "http://x/y.png"}}])],
+        [user("hi"), {**assistant("So"), "prefix": True}],
+        [user("hi"), {"role": "tool", "tool_call_id": "1", "content": "done"}],
+        [user("hi"), {"role": "assistant", "content": None}],
+        [{"role": "system", "content": "x-anthropic-billing-header: 1"}, user("hi")],
+        [user("hi"), {"role": "assistant", "tool_calls": []}],
+        [user(1)],
+    ],
+    ids=str,
+)
+def test_more_than_texts_is_litellms(messages: list[Any]) -> None:
+    """What litellm looks into, it builds."""
+    assert Shape.of({**ARGUMENTS, "messages": [user("hi")]}) is not None
+    assert Shape.of({**ARGUMENTS, "messages": messages}) is None
+
+
+def test_a_kind_is_all_but_the_texts() -> None:
+    """Keys, numbers, switches and roles make another; texts do not. No repr shows them."""
+    base = {**ARGUMENTS, "messages": [user("a")]}
+    shape = Shape.of(base)
+    assert shape is not None
+    assert Shape.of({**base, "messages": [user("b")]}) == Shape(shape.kind, ("b",))
+    others: list[dict[str, Any]] = [
+        {"api_key": "sk-1"},
+        {"temperature": 1},
+        {"temperature": 1.0},
+        {"temperature": True},
+        {"stream": True},
+        {"messages": [user([{"type": "text", "text": "a"}])]},
+        {"messages": [assistant("a")]},
+        {"messages": [user("a"), user("a")]},
+    ]
+    found = [Shape.of({**base, **other}) for other in others]
+    assert len({each.kind for each in [*found, shape] if each is not None}) == len(others) + 1
+    assert "sk-0" not in repr(shape)
+
+
+def test_what_a_put_away_client_has_sent_is_built_anew(
+    server: Loopback, make_model: MakeModel, provider: str
+) -> None:
+    """Clients are closed after a while: the next request gets a new one, and its connections are kept."""
+    model = make_model(provider, temperature=0.5)
+    model.codegen("hi")
+    again = plan(model, "ho")
+    assert again.is_built()
+    assert again.sent is not None
+    again.sent.transport._pool._kept.is_closed = True
+    assert not plan(model, "ho").is_built()
+    importing.load().in_memory_llm_clients_cache.cache_dict.clear()
+    model.codegen("hi")
+    assert plan(model, "ho").is_built()
+    model.codegen("ho")
+    assert len({entry.connection for entry in list(server.journal)[1:]}) == 1
+
+
+def test_kinds_without_end_are_not_kept(server: Loopback, make_model: MakeModel) -> None:
+    """A caller with another seed at each call does not fill the memory."""
+    model = make_model(temperature=0.5)
+    for seed in range(300):
+        model.codegen("hi", seed=seed)
+    assert 0 < len(molds._molds) <= 256
+
+
+def test_who_traces_litellm_sees_every_request(
+    server: Loopback, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Something else in the place of `litellm.acompletion` is called for each sample, and gets its reply."""
+    model = make_model(temperature=0.5)
+    model.codegen("hi")  # one of its kind is there
+    litellm = importing.load()
+    own, seen = litellm.acompletion, []
+
+    async def traced(*arguments: Any, **options: Any) -> Any:
+        reply = await own(*arguments, **options)
+        seen.append(reply.choices[0].message.content)
+        return reply
+
+    monkeypatch.setattr(litellm, "acompletion", traced)
+    replies = model.codegen("hi", num_samples=3)
+    assert seen == [each["response"] for each in replies]
+    assert len(server.journal) == 4
+
+
+@pytest.mark.parametrize(
+    "texts, body",
+    [
+        (["a"], {"model": "a", "messages": [user("A")]}),
+        (["a"], {"messages": [user("a"), user("b")]}),
+        (["a", "a"], {"messages": [user("a"), user("a")]}),
+        (["a", "b"], {"messages": [user("b"), user("a")]}),
+        (["a"], {"messages": [user("a")], "metadata": {"prompt": "a"}}),
+        (["role"], {"messages": [user("role")]}),
+        (["a"], {"prompt": "a"}),
+    ],
+    ids=str,
+)
+def test_a_body_that_leaves_doubt_is_no_mold(texts: list[str], body: Any) -> None:
+    """Where a text stands has to be clear, and that all texts are known."""
+    transport = WatchedTransport()
+    request = httpx.Request("POST", "http://x", json=body)
+    sound = httpx.Request("POST", "http://x", json={"messages": [user("a"), assistant("b")]})
+    assert molds._mold(("a", "b"), Sent(transport, sound, sound.content)) is not None
+    assert molds._mold(tuple(texts), Sent(transport, request, request.content)) is None
