@@ -41,7 +41,7 @@ PEERS = {
     "dspy": ("dspy==3.4.1", "litellm==1.105.3"),
 }
 STREAMLESS = {"dspy"}
-HANGS = 120  # seconds that no measurement takes
+HANGS = 60  # seconds that no measurement takes
 
 
 @contextmanager
@@ -60,56 +60,40 @@ def server(*arguments: str) -> Iterator[str]:
 
 
 class LeftOutError(Exception):
-    """A peer cannot take part; the text says why, in one line."""
+    """A contender cannot take part; the text says why, in one line."""
 
 
 class Worker:
-    """A contender's process."""
+    """A contender's process, under its interpreter; begun anew after a failure."""
 
-    def __init__(self, name: str) -> None:
-        self._process = self._start([sys.executable, str(HERE / "contenders.py"), name])
-
-    def _start(self, command: list[str], **how: Any) -> "subprocess.Popen[str]":
-        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **how)
-
-    def measure(self, measure: str, **arguments: Any) -> dict[str, float]:
-        """One measurement."""
-        assert self._process.stdin is not None  # noqa: S101  # asked for above
-        assert self._process.stdout is not None  # noqa: S101
-        print(json.dumps({"measure": measure, **arguments}), file=self._process.stdin, flush=True)
-        line = self._process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"{self._process.args!r} ended in {measure}")
-        answer: dict[str, float] = json.loads(line)
-        return answer
-
-    def close(self) -> None:
-        """End it."""
-        self._process.stdin and self._process.stdin.close()
-        self._process.wait(timeout=30)
-
-
-class Peer(Worker):
-    """A peer's process, under the interpreter of its environment; begun anew after a failure."""
-
-    def __init__(self, name: str) -> None:
-        self._command = [str(_installed(name)), str(HERE / "peers.py"), name]
+    def __init__(self, command: list[str], environment: dict[str, str] | None = None) -> None:
+        self._command = command
+        self._environment = environment
         self._begin()
 
     def _begin(self) -> None:
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  # open as long as the process is
-        # Nothing of our environment: no key, no address, no proxy, nobody to send traces to.
-        environment = {"PATH": os.environ.get("PATH", "")}
-        self._process = self._start(self._command, stderr=self._errors, env=environment)
+        self._process = subprocess.Popen(
+            self._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            env=self._environment,
+        )
 
     def measure(self, measure: str, **arguments: Any) -> dict[str, float]:
-        """One measurement; a peer that fails in it has ended."""
+        """One measurement.
+
+        Raises:
+            LeftOutError: The contender failed in it, and has ended.
+        """
         if self._process.poll() is not None:
             self._begin()
         watch = threading.Timer(HANGS, self._process.kill)
         watch.start()
         try:
-            return super().measure(measure, **arguments)
+            return self._ask(measure, arguments)
         except (RuntimeError, OSError) as error:
             if self._process.wait() == -signal.SIGKILL:
                 why = f"killed in {measure}, which gave no answer within {HANGS} s"
@@ -121,6 +105,16 @@ class Peer(Worker):
         finally:
             watch.cancel()
 
+    def _ask(self, measure: str, arguments: dict[str, Any]) -> dict[str, float]:
+        assert self._process.stdin is not None  # noqa: S101  # asked for above
+        assert self._process.stdout is not None  # noqa: S101
+        print(json.dumps({"measure": measure, **arguments}), file=self._process.stdin, flush=True)
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError("no answer")
+        answer: dict[str, float] = json.loads(line)
+        return answer
+
     def close(self) -> None:
         """End it, whatever it has still running."""
         with contextlib.suppress(OSError):  # it has ended with a command unread
@@ -131,6 +125,16 @@ class Peer(Worker):
             self._process.kill()
             self._process.wait()
         self._errors.close()
+
+
+def _contender(name: str) -> Worker:
+    return Worker([sys.executable, str(HERE / "contenders.py"), name])
+
+
+def _peer(name: str) -> Worker:
+    # Nothing of our environment: no key, no address, no proxy, nobody to send traces to.
+    environment = {"PATH": os.environ.get("PATH", "")}
+    return Worker([str(_installed(name)), str(HERE / "peers.py"), name], environment)
 
 
 def _installed(name: str) -> Path:
@@ -150,7 +154,7 @@ def _peers() -> dict[str, Worker]:
     peers: dict[str, Worker] = {}
     for name in PEERS:
         try:
-            peers[name] = Peer(name)
+            peers[name] = _peer(name)
         except (LeftOutError, OSError) as error:
             print(f"{name}: left out: {error}", flush=True)
     return peers
@@ -180,7 +184,7 @@ class Bench:
         self._answers: dict[str, list[dict[str, float]]] = {}
         self.results: dict[str, dict[str, Any]] = {}
         self.left_out: dict[tuple[str, str], list[str]] = {}
-        """The rows that a peer is not in, by its name and the reason."""
+        """The rows that a contender is not in, by its name and the reason."""
 
     def compare(self, title: str, names: list[str], key: str, measure: str, **arguments: Any) -> None:
         """Measure by turns, after one uncounted turn, and print a row of the table."""
@@ -282,7 +286,7 @@ def main() -> None:
         long = stack.enter_context(server("--text", _words(WORDS)))
         slow = stack.enter_context(server("--text", "one two three", "--delay", "0.2"))
         paced = stack.enter_context(server("--text", _words(100), "--chunk-delay", "0.01"))
-        workers = {name: Worker(name) for name in four}
+        workers = {name: _contender(name) for name in four}
         peers = _peers() if options.peers else {}
         workers |= peers
         for worker in workers.values():
