@@ -4,7 +4,7 @@ import asyncio
 import atexit
 import concurrent.futures.thread  # noqa: F401  # see `_wait`
 import gc
-import importlib
+import importlib.abc
 import logging
 import os
 import sys
@@ -67,13 +67,13 @@ def load() -> Any:
 
 
 def begin() -> None:
-    """Let a thread `load` meanwhile. A fork, and the interpreter's end, wait for it."""
+    """Let a thread `load` meanwhile. A fork waits for it; the interpreter's end breaks it off."""
     global _thread  # noqa: PLW0603  # one is enough
     if not _lock.acquire(blocking=False):
         return  # somebody loads already
     try:
         if _litellm is None and _thread is None:
-            # No daemon: one that is ended within an extension module takes the process with it.
+            # No daemon: one that ends within an extension module takes the process with it.
             _thread = threading.Thread(target=_load_or_leave, name="agentless-import")
             _thread.start()
     finally:
@@ -81,8 +81,42 @@ def begin() -> None:
 
 
 def _load_or_leave() -> None:
-    with suppress(Exception):  # the first call tries again, and tells
-        load()
+    sys.meta_path.insert(0, _breaking_off)
+    try:
+        with suppress(Exception, _BrokenOffError):  # the first call tries again, and tells
+            load()
+    finally:
+        sys.meta_path.remove(_breaking_off)
+
+
+class _BrokenOffError(BaseException):  # litellm handles exceptions of what it can do without
+    """The interpreter ends, and nobody is left who needs the import."""
+
+
+class _BreakingOff(importlib.abc.MetaPathFinder):
+    """Finds no module; at the interpreter's end it ends the import that asks for one."""
+
+    is_due = False
+
+    def find_spec(self, *_: object) -> None:
+        """Look whether it is time to end."""
+        if self.is_due and threading.current_thread() is _thread:
+            raise _BrokenOffError
+
+
+_breaking_off = _BreakingOff()
+
+
+def _break_off() -> None:
+    # The interpreter joins all other threads first, whose calls may need the import.
+    _breaking_off.is_due = not any(
+        thread not in {_thread, threading.main_thread()} and not thread.daemon
+        for thread in threading.enumerate()
+    )
+
+
+# Before the interpreter joins its threads; the only hook there (see bridge.py).
+threading._register_atexit(_break_off)  # type: ignore[attr-defined]  # noqa: SLF001
 
 
 def _wait() -> None:

@@ -73,6 +73,13 @@ class Sent:
         twin = httpx.Request(was.method, was.url, headers=headers, content=self.body, extensions=extensions)
         return await self.transport.send(twin, exchange)
 
+    def emptied(self) -> "Sent":
+        """The same without its body, and without what watched it."""
+        was = self.request
+        extensions = {name: value for name, value in was.extensions.items() if name != "trace"}
+        request = httpx.Request(was.method, was.url, headers=was.headers, extensions=extensions)
+        return Sent(self.transport, request, b"")
+
 
 class ReplyTaken(BaseException):  # no error, and nobody's to catch on its way out
     """A good reply has come, and who asked for it reads it: whatever built the request may end."""

@@ -354,7 +354,7 @@ factory = ModelFactory(config, preload=True)
 model = factory.create_model()
 factory.create_model(temperature=0.5)
 names = [thread.name for thread in threading.enumerate()]
-print(names.count("agentless-import"), "litellm.main" in sys.modules)
+print(names.count("agentless-import"), importing.is_loaded())
 if child := os.fork():
     print(os.waitpid(child, 0)[1])
     importing.begin()
@@ -375,8 +375,25 @@ table = {"name": "gpt-4o", "provider": "openai", "api_key": "k", "base_url": ser
 config = read_config({"models": {"m": table}})
 """
     assert run_script(start + script, *PLAIN) == "1 False\n0\nTrue False\nhere\n"
-    ends_at_once = "ModelFactory(config, preload=True).create_model()\nserver.close()"
-    assert run_script(start + ends_at_once, *PLAIN) == ""
+    ends_at_once = """
+import atexit, gc, sys
+@atexit.register
+def tell():
+    print(importing.is_loaded(), gc.isenabled(), importing._breaking_off in sys.meta_path)
+ModelFactory(config, preload=True).create_model()
+server.close()
+"""
+    assert run_script(start + ends_at_once, *PLAIN) == "False True False\n"
+    outlived = """
+import threading
+model = ModelFactory(config, preload=True).create_model()
+def late():
+    threading.main_thread().join()
+    print(model.codegen("hi")[0]["response"])
+    server.close()
+threading.Thread(target=late).start()
+"""
+    assert run_script(start + outlived, *PLAIN) == "here\n"
 
 
 def test_logging_once_in_its_format(run_script: RunScript) -> None:

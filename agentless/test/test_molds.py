@@ -1,7 +1,9 @@
 """Requests that are cast from one of litellm's: the same bytes as if it had built each."""
 
+import gc
 from collections.abc import Callable
 from functools import partial
+from types import FunctionType, ModuleType
 from typing import Any
 
 import httpx
@@ -202,6 +204,24 @@ def test_kinds_without_end_are_not_kept(server: Loopback, make_model: MakeModel)
     for seed in range(300):
         model.codegen("hi", seed=seed)
     assert 0 < len(molds._molds) <= 256
+
+
+def test_no_prompt_and_no_reply_is_kept(server: Loopback, make_model: MakeModel, provider: str) -> None:
+    """A mold is as small as a request without its texts."""
+    server.default = "reply " * 1000
+    model = make_model(provider, temperature=0.5, system_message="system " * 1000)
+    molds._molds.clear()
+    model.codegen("prompt " * 1000)
+    [mold] = molds._molds.values()
+    seen: set[int] = set()
+    todo: list[Any] = [mold]
+    while todo:
+        each = todo.pop()
+        if id(each) in seen or isinstance(each, (type, FunctionType, ModuleType, WatchedTransport)):
+            continue
+        seen.add(id(each))
+        assert not isinstance(each, (str, bytes)) or len(each) < 1000
+        todo += gc.get_referents(each)
 
 
 def test_who_traces_litellm_sees_every_request(
