@@ -36,7 +36,7 @@ class Shape:
         try:
             bare = [_bare(message, texts) for message in arguments["messages"]]
             kind = json.dumps({**arguments, "messages": bare}, sort_keys=True)
-        except (KeyError, TypeError, ValueError):
+        except (AttributeError, KeyError, TypeError, ValueError):
             return None
         return cls(kind, tuple(texts))
 

@@ -150,6 +150,7 @@ def test_the_prompt_cache_marks_stay(server: Loopback, make_model: MakeModel) ->
         [{"role": "system", "content": "x-anthropic-billing-header: 1"}, user("hi")],
         [user("hi"), {"role": "assistant", "tool_calls": []}],
         [user(1)],
+        [user([{"type": "text", "text": None}])],
     ],
     ids=str,
 )
