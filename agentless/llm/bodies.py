@@ -85,10 +85,10 @@ class WatchedBody(httpx.AsyncByteStream):
     async def _lines(self) -> AsyncGenerator[bytes, None]:
         async with aclosing(self._judged()) as parts:
             async for lines, _ in parts:
-                # SDKs stop reading at the end mark.
-                rest = await _read_out(parts) if self._exchange.done else []
-                if lines or rest:
-                    yield b"".join(map(_escaped, [*lines, *rest]))
+                if lines:
+                    yield b"".join(map(_escaped, lines))
+                if self._exchange.done and (rest := await _read_out(parts)):
+                    yield b"".join(map(_escaped, rest))
 
     async def _judged(self) -> AsyncGenerator[tuple[list[bytes], list[Any]], None]:
         """Whole lines, and the events in them; a fault comes after what stands before it."""
@@ -104,7 +104,11 @@ class WatchedBody(httpx.AsyncByteStream):
                 events: list[Any] = []
                 try:
                     for line in lines:
+                        was_done = self._exchange.done
                         self._read_line(line, events)
+                        if self._exchange.done and not was_done:  # SDKs stop reading at the end mark
+                            yield good, events
+                            good, events = [], []
                         good.append(line + b"\n")
                 except WireFault:
                     yield good, events

@@ -20,6 +20,8 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, Generic, TypeVar
 
+from agentless.llm import exits
+
 T = TypeVar("T")
 
 _lock = threading.Lock()
@@ -310,7 +312,5 @@ def _after_fork() -> None:
         hook()
 
 
-# Runs before the interpreter joins its threads: the only place where clean-up of the loop is silent
-# under -X dev (measured with atexit on 3.11); concurrent.futures registers its own the same way.
-threading._register_atexit(_at_exit)  # type: ignore[attr-defined]  # noqa: SLF001  # the only hook there is
+exits.before_threads_are_joined(_at_exit)
 os.register_at_fork(after_in_child=_after_fork)

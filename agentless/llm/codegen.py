@@ -6,7 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from agentless.config import ModelSettings
 from agentless.errors import UnsupportedFeatureError
-from agentless.llm import providers, quotes, tools
+from agentless.llm import (
+    exits,  # noqa: F401  # before the first call
+    providers,
+    quotes,
+    tools,
+)
 from agentless.llm.capabilities import Capabilities
 from agentless.llm.ledger import Ledger
 from agentless.llm.orders import OVERRIDES, Account, Message, Orders

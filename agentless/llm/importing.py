@@ -4,7 +4,7 @@ import asyncio
 import atexit
 import concurrent.futures.thread  # noqa: F401  # see `_wait`
 import gc
-import importlib.abc
+import importlib
 import logging
 import os
 import sys
@@ -67,56 +67,22 @@ def load() -> Any:
 
 
 def begin() -> None:
-    """Let a thread `load` meanwhile. A fork waits for it; the interpreter's end breaks it off."""
+    """Let a thread `load` meanwhile. A fork, and the interpreter's end, wait for it."""
     global _thread  # noqa: PLW0603  # one is enough
     if not _lock.acquire(blocking=False):
         return  # somebody loads already
     try:
         if _litellm is None and _thread is None:
-            # No daemon: one that ends within an extension module takes the process with it.
-            _thread = threading.Thread(target=_load_or_leave, name="agentless-import")
+            # No daemon: one that is ended within an extension module takes the process with it.
+            _thread = threading.Thread(target=_load_or_leave, name="agentless-import", daemon=False)
             _thread.start()
     finally:
         _lock.release()
 
 
 def _load_or_leave() -> None:
-    sys.meta_path.insert(0, _breaking_off)
-    try:
-        with suppress(Exception, _BrokenOffError):  # the first call tries again, and tells
-            load()
-    finally:
-        sys.meta_path.remove(_breaking_off)
-
-
-class _BrokenOffError(BaseException):  # litellm handles exceptions of what it can do without
-    """The interpreter ends, and nobody is left who needs the import."""
-
-
-class _BreakingOff(importlib.abc.MetaPathFinder):
-    """Finds no module; at the interpreter's end it ends the import that asks for one."""
-
-    is_due = False
-
-    def find_spec(self, *_: object) -> None:
-        """Look whether it is time to end."""
-        if self.is_due and threading.current_thread() is _thread:
-            raise _BrokenOffError
-
-
-_breaking_off = _BreakingOff()
-
-
-def _break_off() -> None:
-    # The interpreter joins all other threads first, whose calls may need the import.
-    _breaking_off.is_due = not any(
-        thread not in {_thread, threading.main_thread()} and not thread.daemon
-        for thread in threading.enumerate()
-    )
-
-
-# Before the interpreter joins its threads; the only hook there (see bridge.py).
-threading._register_atexit(_break_off)  # type: ignore[attr-defined]  # noqa: SLF001
+    with suppress(Exception):  # the first call tries again, and tells
+        load()
 
 
 def _wait() -> None:
@@ -146,7 +112,34 @@ async def warm() -> None:
     async with _warming:  # one of the engine's threads is enough
         if is_loaded():
             return
-        await asyncio.get_running_loop().run_in_executor(None, load)
+        await _load_in_thread()
+
+
+async def _load_in_thread() -> None:
+    """`load` off the loop, in a thread that the interpreter's end waits for.
+
+    Cut off within an import, a daemon keeps that module's lock; who imports it at the end (litellm's clients
+    do, when they are torn down) then waits for ever. So after Ctrl-C in the first call the rest of the
+    import, some 2 s, is waited for.
+    """
+    loop = asyncio.get_running_loop()
+    outcome: asyncio.Future[None] = loop.create_future()
+
+    def tell(error: BaseException | None) -> None:
+        if not outcome.done():
+            outcome.set_result(None) if error is None else outcome.set_exception(error)
+
+    def work() -> None:
+        failure = None
+        try:
+            load()
+        except BaseException as error:  # noqa: BLE001  # the awaiting call gets it
+            failure = error
+        with suppress(RuntimeError):  # the loop has closed meanwhile
+            loop.call_soon_threadsafe(tell, failure)
+
+    threading.Thread(target=work, name="agentless-import", daemon=False).start()  # the engine's is one
+    await outcome
 
 
 @contextmanager

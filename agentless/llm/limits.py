@@ -30,6 +30,9 @@ _SLOWER, _FASTER = 1.2, 0.997
 """A refusal widens the gap between requests, each accepted one narrows it: with these, a service's limit is
 touched by two requests in a hundred (simulated: fixed and sliding windows, a token bucket), and a pace of one
 a second is back at 30 in five minutes."""
+_FEW, _FASTER_BY_FEW = 3, 0.5
+"""Fewer requests than these show no pace (the first of a process may be refused for what others sent): the gap
+that they lead to is soon gone, unless the service refuses again."""
 _MOST_OVER_PACE = 1.1
 """Bounds a gap by the last minute's pace: refusals that come at any pace would widen it for ever."""
 _LEAST_A_MINUTE = 4
@@ -79,6 +82,7 @@ class Gate:
         self._timer: asyncio.TimerHandle | None = None
         self._held_until = 0.0
         self._gap = 0.0
+        self._faster = _FASTER
         self._last = 0.0
 
     @asynccontextmanager
@@ -136,11 +140,12 @@ class Gate:
             pace = (now - recent[0] + seconds) / len(recent) if recent else seconds
             wider = min(self._gap * _SLOWER, pace * _MOST_OVER_PACE, MINUTE / _LEAST_A_MINUTE)
             self._gap = max(wider, min(pace, seconds))
+            self._faster = _FASTER_BY_FEW if len(recent) < _FEW else _FASTER
         self._held_until = max(self._held_until, now + seconds)
 
     def accepted(self) -> None:
         """The service took a request: after a refusal, the next may come a little sooner."""
-        self._gap *= _FASTER
+        self._gap *= self._faster
         if self._gap < _NO_GAP:
             self._gap = 0.0
 

@@ -6,7 +6,9 @@ a kind is kept with holes for its texts, and the next ones are cast from it; wha
 `test_molds.py` holds both to the same bytes.
 """
 
+import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -15,7 +17,7 @@ from typing import Any
 
 from agentless.llm import bridge, wire
 
-_MOST = 256  # kinds of request that are kept
+_MOST_BYTES = 4_000_000  # of bodies that are kept
 
 # A body is written by the SDK and httpx without blanks and as UTF-8, else as `json.dumps` has it.
 _COMPACT = partial(json.dumps, ensure_ascii=False)
@@ -25,8 +27,8 @@ _COMPACT = partial(json.dumps, ensure_ascii=False)
 class Shape:
     """A request, taken apart."""
 
-    kind: str = field(repr=False)  # the key is in it
-    """All but its texts, as JSON."""
+    kind: bytes
+    """A digest of all but its texts."""
     texts: tuple[str, ...] = field(repr=False)
 
     @classmethod
@@ -35,10 +37,14 @@ class Shape:
         texts: list[str] = []
         try:
             bare = [_bare(message, texts) for message in arguments["messages"]]
-            kind = json.dumps({**arguments, "messages": bare}, sort_keys=True)
+            said = json.dumps(
+                {**arguments, "messages": bare}
+            )  # in their order, which a schema's reader obeys
         except (AttributeError, KeyError, TypeError, ValueError):
             return None
-        return cls(kind, tuple(texts))
+        if not arguments.keys() >= {"api_key", "api_base"}:  # litellm asks the environment for them
+            said += repr(sorted(os.environ.items()))
+        return cls(hashlib.sha256(said.encode()).digest(), tuple(texts))
 
 
 def _bare(message: Mapping[str, Any], texts: list[str]) -> dict[str, Any]:
@@ -89,7 +95,7 @@ class _Mold:
             yield part
 
 
-_molds: dict[str, _Mold] = {}
+_molds: dict[bytes, _Mold] = {}
 bridge.on_fork(_molds.clear)  # the parent's connections are not ours
 
 
@@ -113,7 +119,8 @@ def keep(shape: Shape | None, sent: wire.Sent | None) -> None:
         return
     mold = _mold(shape.texts, sent)
     if mold is not None:
-        if len(_molds) >= _MOST:
+        size = sum(map(len, mold.parts))
+        if size + sum(len(part) for each in _molds.values() for part in each.parts) > _MOST_BYTES:
             _molds.clear()
         _molds[shape.kind] = mold
 

@@ -8,6 +8,7 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
+from types import FunctionType
 from typing import Any
 
 import httpx
@@ -77,8 +78,10 @@ async def turn_to_send(plan: Plan, exchange: wire.Exchange) -> AsyncIterator[Non
 
     def go_on() -> None:
         plan.sent = exchange.sent
-        molds.keep(plan.shape, plan.sent)
-        _building.release()
+        try:
+            molds.keep(plan.shape, plan.sent)
+        finally:
+            _building.release()
 
     exchange.on_idle.append(go_on)
     try:
@@ -146,7 +149,12 @@ async def stream(plan: Plan, exchange: wire.Exchange) -> AsyncGenerator[Event, N
 def _form_of(plan: Plan) -> Format | None:
     """The plan's format, unless an application listens to what litellm does, or has a say in it."""
     litellm = load()
-    has_say = _has_callbacks(litellm) or _is_wrapped(litellm.acompletion) or litellm.aclient_session
+    has_say = (
+        _has_callbacks(litellm)
+        or any(getattr(litellm, name, None) for name in _SETTINGS)
+        or _is_wrapped(litellm.acompletion, "litellm.")
+        or _is_wrapped(httpx.AsyncClient.send, "httpx.")
+    )
     return None if has_say else plan.format
 
 
@@ -218,11 +226,21 @@ def _has_callbacks(litellm: Any) -> bool:
     return any(getattr(litellm, name, None) for name in _CALLBACKS)
 
 
-def _is_wrapped(function: Any) -> bool:
-    # Where calls are traced, something else stands in its place, though it may bear its name.
-    return not str(getattr(function, "__globals__", {}).get("__name__")).startswith("litellm.")
+def _is_wrapped(function: Any, package: str) -> bool:
+    # Where calls are traced, something else stands in its place, though it may bear its name and globals.
+    return not (type(function) is FunctionType and function.__globals__["__name__"].startswith(package))
 
 
+# By which requests come out differently from call to call, or by another client.
+_SETTINGS = (
+    "aclient_session",
+    "headers",
+    "model_alias_map",
+    "model_fallbacks",
+    "modify_params",
+    "organization",
+    "proxy_auth",
+)
 _CALLBACKS = (
     "callbacks",
     "pre_call_rules",

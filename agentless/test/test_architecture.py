@@ -36,6 +36,7 @@ WAITING = {
 """Modules that wait, send, hold a state of the process or know litellm; every other one is pure."""
 
 MEETING = {
+    "agentless.llm.exits",  # the interpreter's threads
     "agentless.llm.orders",  # several threads call one model
     "agentless.llm.ledger",  # a file that threads share
     "agentless.llm.tokens",  # tables are loaded by whichever thread is first

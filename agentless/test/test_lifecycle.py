@@ -375,15 +375,8 @@ table = {"name": "gpt-4o", "provider": "openai", "api_key": "k", "base_url": ser
 config = read_config({"models": {"m": table}})
 """
     assert run_script(start + script, *PLAIN) == "1 False\n0\nTrue False\nhere\n"
-    ends_at_once = """
-import atexit, gc, sys
-@atexit.register
-def tell():
-    print(importing.is_loaded(), gc.isenabled(), importing._breaking_off in sys.meta_path)
-ModelFactory(config, preload=True).create_model()
-server.close()
-"""
-    assert run_script(start + ends_at_once, *PLAIN) == "False True False\n"
+    ends_at_once = "ModelFactory(config, preload=True).create_model()\nserver.close()"
+    assert run_script(start + ends_at_once, *PLAIN) == ""
     outlived = """
 import threading
 model = ModelFactory(config, preload=True).create_model()
@@ -394,6 +387,34 @@ def late():
 threading.Thread(target=late).start()
 """
     assert run_script(start + outlived, *PLAIN) == "here\n"
+
+
+def test_the_first_call_may_come_after_the_last_line(run_script: RunScript) -> None:
+    """A pool's workers make the process's first calls when the main thread is done."""
+    script = """
+from concurrent.futures import ThreadPoolExecutor
+def late():
+    time.sleep(0.5)
+    print(model.codegen("hi")[0]["response"])
+pool = ThreadPoolExecutor(2)
+for _ in range(4):
+    pool.submit(late).add_done_callback(lambda done: done.exception() and print(done.exception()))
+"""
+    assert run_script(PRELUDE + script, *PLAIN) == "one two three four\n" * 4
+
+
+@pytest.mark.parametrize("after", [0.3, 0.8, 1.2, 1.5, 1.8])
+def test_leaving_in_the_middle_of_the_import_ends(run_script: RunScript, after: float) -> None:
+    """Ctrl-C in the first call waits for the rest of the import at most, and not for a lock without owner."""
+    script = f"""
+import signal
+threading.Timer({after}, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+try:
+    model.codegen("hi")
+except KeyboardInterrupt:
+    print("left")
+"""
+    assert run_script(PRELUDE + script, *PLAIN) in {"left\n", ""}
 
 
 def test_logging_once_in_its_format(run_script: RunScript) -> None:

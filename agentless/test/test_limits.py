@@ -112,6 +112,17 @@ def test_nobody_sends_before_the_time_that_the_service_asked_for(
     assert len(server.journal) == 3
 
 
+def test_one_early_refusal_is_soon_over(server: Loopback, make_model: MakeModel) -> None:
+    """Where the first request meets a window that others have used up, the next ones are not slow for it."""
+    server.script(faults.Status(429, headers={"retry-after-ms": "300"}))
+    model = make_model("openai")
+    began = time.monotonic()
+    for _ in range(30):
+        model.codegen("hi")
+    assert len(server.journal) == 31
+    assert time.monotonic() - began < 4  # 0.3 s apart, they would take 9
+
+
 def test_no_more_at_once_than_allowed(server: Loopback, make_model: MakeModel) -> None:
     """`max_concurrency` counts all threads and calls of the process."""
     server.default = Reply("ok", delay=0.05)

@@ -1,5 +1,6 @@
 """Requests that are cast from one of litellm's: the same bytes as if it had built each."""
 
+import functools
 import gc
 from collections.abc import Callable
 from functools import partial
@@ -20,7 +21,7 @@ from agentless.loopback import Loopback
 
 MakeModel = Callable[..., CodegenModel]
 ARGUMENTS: dict[str, Any] = {"model": "openai/gpt-4o", "temperature": 0.5, "api_key": "sk-0"}
-TOOL = {"type": "function", "function": {"name": "edit", "parameters": {"type": "object"}}}
+TOOL: dict[str, Any] = {"type": "function", "function": {"name": "edit", "parameters": {"type": "object"}}}
 
 
 @pytest.fixture(autouse=True)
@@ -200,11 +201,35 @@ def test_what_a_put_away_client_has_sent_is_built_anew(
 
 
 def test_kinds_without_end_are_not_kept(server: Loopback, make_model: MakeModel) -> None:
-    """A caller with another seed at each call does not fill the memory."""
-    model = make_model(temperature=0.5)
-    for seed in range(300):
+    """A caller with long tools and another seed at each call does not fill the memory."""
+    function = {**TOOL["function"], "description": "d" * 400_000}
+    model = make_model(temperature=0.5, tools=[{"type": "function", "function": function}])
+    for seed in range(15):
         model.codegen("hi", seed=seed)
-    assert 0 < len(molds._molds) <= 256
+    kept = sum(len(part) for mold in molds._molds.values() for part in mold.parts)
+    assert 400_000 < kept < 4_000_000
+
+
+def test_the_order_of_a_schema_is_kept(server: Loopback, make_model: MakeModel, provider: str) -> None:
+    """Models answer in the order of the properties: another one is another kind."""
+    model = make_model(provider, temperature=0.5)
+    for names in (["reasoning", "answer"], ["answer", "reasoning"]):
+        properties = {name: {"type": "string"} for name in names}
+        function = {**TOOL["function"], "parameters": {"type": "object", "properties": properties}}
+        model.codegen("hi", tools=[{"type": "function", "function": function}])
+        body = server.journal[-1].raw
+        assert body.index(names[0].encode()) < body.index(names[1].encode())
+
+
+def test_a_key_of_the_environment_is_looked_up_again(
+    server: Loopback, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A token that litellm itself takes from the environment is sent as it is at each call."""
+    monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
+    for token in ("tenant-a-0000", "tenant-b-1111"):
+        monkeypatch.setenv("ANTHROPIC_AUTH_TOKEN", token)
+        make_model("anthropic", api_key=None).codegen("hi")
+        assert server.journal[-1].headers["authorization"] == f"Bearer {token}"
 
 
 def test_no_prompt_and_no_reply_is_kept(server: Loopback, make_model: MakeModel, provider: str) -> None:
@@ -225,24 +250,76 @@ def test_no_prompt_and_no_reply_is_kept(server: Loopback, make_model: MakeModel,
         todo += gc.get_referents(each)
 
 
+class Forwarding:
+    """Stands for a function and passes for it, as `wrapt`'s wrappers do."""
+
+    def __init__(self, function: Any, seen: list[Any]) -> None:
+        self._function = function
+        self._seen = seen
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._function, name)
+
+    async def __call__(self, *arguments: Any, **options: Any) -> Any:
+        """Note the reply."""
+        reply = await self._function(*arguments, **options)
+        self._seen.append(reply.choices[0].message.content)
+        return reply
+
+
+def traced(function: Any, seen: list[Any]) -> Any:
+    """A function around it, under its name."""
+
+    @functools.wraps(function)
+    async def trace(*arguments: Any, **options: Any) -> Any:
+        return await Forwarding(function, seen)(*arguments, **options)
+
+    return trace
+
+
+@pytest.mark.parametrize("wrap", [Forwarding, traced])
 def test_who_traces_litellm_sees_every_request(
-    server: Loopback, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+    server: Loopback, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch, wrap: Any
 ) -> None:
     """Something else in the place of `litellm.acompletion` is called for each sample, and gets its reply."""
     model = make_model(temperature=0.5)
     model.codegen("hi")  # one of its kind is there
-    litellm = importing.load()
-    own, seen = litellm.acompletion, []
-
-    async def traced(*arguments: Any, **options: Any) -> Any:
-        reply = await own(*arguments, **options)
-        seen.append(reply.choices[0].message.content)
-        return reply
-
-    monkeypatch.setattr(litellm, "acompletion", traced)
+    seen: list[str] = []
+    monkeypatch.setattr(importing.load(), "acompletion", wrap(importing.load().acompletion, seen))
     replies = model.codegen("hi", num_samples=3)
     assert seen == [each["response"] for each in replies]
     assert len(server.journal) == 4
+
+
+def test_who_traces_httpx_sees_every_request(
+    server: Loopback, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch, provider: str
+) -> None:
+    """A header that is put onto each request is another one on each."""
+    model = make_model(provider, temperature=0.5)
+    model.codegen("hi")
+    send, numbers = httpx.AsyncClient.send, iter(range(9))
+
+    async def trace(self: httpx.AsyncClient, request: httpx.Request, **options: Any) -> httpx.Response:
+        request.headers["traceparent"] = str(next(numbers))
+        return await send(self, request, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(httpx.AsyncClient, "send", trace)
+        model.codegen("hi", num_samples=3)
+    model.codegen("hi")
+    found = sorted(entry.headers.get("traceparent", "") for entry in server.journal)
+    assert found == ["", "", "0", "1", "2"]
+
+
+def test_litellms_own_settings_are_asked_at_each_call(
+    server: Loopback, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An application's headers are on the requests for as long as they are set."""
+    model = make_model(temperature=0.5)
+    for value in ("a", None, "b"):
+        monkeypatch.setattr(importing.load(), "headers", value and {"x-own": value})
+        model.codegen("hi")
+        assert server.journal[-1].headers.get("x-own") == value
 
 
 @pytest.mark.parametrize(

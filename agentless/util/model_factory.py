@@ -34,7 +34,7 @@ class ModelFactory:
             config: as `load_config` makes it.
             max_cost: USD, instead of the config's `[budget] max_cost`.
             preload: Import litellm in a thread from the first `create_model` on, and not at the first call.
-                Worth it where there is something else to do in those 2 s.
+                Worth it where there is something else to do in those 2 s; the interpreter's end waits for it.
 
         Raises:
             ConfigError: `max_cost` is not a number above 0.
