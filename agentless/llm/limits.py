@@ -31,8 +31,8 @@ _SLOWER, _FASTER = 1.2, 0.997
 touched by two requests in a hundred (simulated: fixed and sliding windows, a token bucket), and a pace of one
 a second is back at 30 in five minutes."""
 _FEW, _FASTER_BY_FEW = 3, 0.5
-"""Fewer requests than these show no pace (a process's first may be refused for what others sent): the gap that
-they lead to is soon gone, unless the service refuses again."""
+"""Fewer requests than these show no pace (a process's first may be refused for what others sent): the gap
+that they lead to is soon gone, unless the service refuses again."""
 _MOST_OVER_PACE = 1.1
 """Bounds a gap by the last minute's pace: refusals that come at any pace would widen it for ever."""
 _LEAST_A_MINUTE = 4
