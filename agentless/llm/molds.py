@@ -137,7 +137,7 @@ def _mold(texts: tuple[str, ...], sent: wire.Sent) -> _Mold | None:
     for number in order:
         part, _, rest = rest.partition(words[number])
         parts.append(part)
-    mold = _Mold(sent.emptied(), (*parts, rest), tuple(order), write)
+    mold = _Mold(replace(sent, body=b""), (*parts, rest), tuple(order), write)
     return mold if _fits(mold, len(texts)) else None
 
 

@@ -62,7 +62,15 @@ class Sent:
 
     transport: "WatchedTransport"
     request: httpx.Request
+    """Without its body, and as it was before it went out: tracers add headers of its own to each."""
     body: bytes = field(repr=False)
+
+    @classmethod
+    def of(cls, transport: "WatchedTransport", request: httpx.Request) -> "Sent":
+        """What `request` is before it goes out by `transport`."""
+        extensions = dict(request.extensions)
+        bare = httpx.Request(request.method, request.url, headers=request.headers, extensions=extensions)
+        return cls(transport, bare, request.content)
 
     async def again(self, exchange: "Exchange") -> httpx.Response:
         """Send it for the attempt of `exchange`."""
@@ -72,13 +80,6 @@ class Sent:
         extensions = dict(was.extensions)
         twin = httpx.Request(was.method, was.url, headers=headers, content=self.body, extensions=extensions)
         return await self.transport.send(twin, exchange)
-
-    def emptied(self) -> "Sent":
-        """The same without its body, and without what watched it."""
-        was = self.request
-        extensions = {name: value for name, value in was.extensions.items() if name != "trace"}
-        request = httpx.Request(was.method, was.url, headers=was.headers, extensions=extensions)
-        return Sent(self.transport, request, b"")
 
 
 class ReplyTaken(BaseException):  # no error, and nobody's to catch on its way out
@@ -221,7 +222,7 @@ class WatchedTransport(httpx.AsyncBaseTransport):
             return answer
         takes = exchange.takes is not None and request.url.path.endswith(exchange.takes)
         if takes:
-            exchange.sent = exchange.sent or Sent(self, request, request.content)
+            exchange.sent = exchange.sent or Sent.of(self, request)
         response = await self.send(request, exchange)
         if takes and exchange.has_good_reply:
             raise ReplyTaken

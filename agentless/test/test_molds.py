@@ -311,6 +311,25 @@ def test_who_traces_httpx_sees_every_request(
     assert found == ["", "", "0", "1", "2"]
 
 
+def test_what_is_added_on_the_way_out_is_not_kept(
+    server: Loopback, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch, provider: str
+) -> None:
+    """A tracer below, at the connections, marks the requests that it sees, and no later ones."""
+    model = make_model(provider, temperature=0.5)
+    send, numbers = httpx.AsyncHTTPTransport.handle_async_request, iter(range(9))
+
+    async def trace(self: httpx.AsyncHTTPTransport, request: httpx.Request) -> httpx.Response:
+        request.headers.setdefault("traceparent", str(next(numbers)))
+        return await send(self, request)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(httpx.AsyncHTTPTransport, "handle_async_request", trace)
+        model.codegen("hi", num_samples=3)
+    model.codegen("hi")
+    found = [entry.headers.get("traceparent") for entry in server.journal]
+    assert sorted(map(str, found)) == ["0", "1", "2", "None"]
+
+
 def test_litellms_own_settings_are_asked_at_each_call(
     server: Loopback, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -340,5 +359,5 @@ def test_a_body_that_leaves_doubt_is_no_mold(texts: list[str], body: Any) -> Non
     transport = WatchedTransport()
     request = httpx.Request("POST", "http://x", json=body)
     sound = httpx.Request("POST", "http://x", json={"messages": [user("a"), assistant("b")]})
-    assert molds._mold(("a", "b"), Sent(transport, sound, sound.content)) is not None
-    assert molds._mold(tuple(texts), Sent(transport, request, request.content)) is None
+    assert molds._mold(("a", "b"), Sent.of(transport, sound)) is not None
+    assert molds._mold(tuple(texts), Sent.of(transport, request)) is None
