@@ -46,24 +46,29 @@ def load() -> Any:
     Thread-safe; an application that imported litellm before keeps its own settings, apart from those
     that keep litellm quiet and from sending requests again.
     """
-    global _litellm, _loader  # noqa: PLW0603  # imported once, lazily
     if _litellm is None:
         with _lock:
-            if _litellm is None:
-                _loader = threading.get_ident()
-                with _no_collections(), _no_traces():
-                    import litellm
-
-                    # What the first call would do on the engine's loop, in 0.3 s; and schemas that are built
-                    # at first use, with a warning that only the import's own filters hide.
-                    importlib.import_module("openai.resources")
-                    importlib.import_module("litellm.litellm_core_utils.default_encoding")
-                    litellm.ModelResponse()
-                    litellm.ModelResponseStream()
-                _set_up(litellm)
-                load_tables()
-                _litellm = litellm
+            _load_locked()
     return _litellm
+
+
+def _load_locked() -> None:
+    global _litellm, _loader  # noqa: PLW0603  # imported once, lazily
+    if _litellm is not None:
+        return
+    _loader = threading.get_ident()
+    with _no_collections(), _no_traces():
+        import litellm
+
+        # What the first call would do on the engine's loop, in 0.3 s; and schemas that are built
+        # at first use, with a warning that only the import's own filters hide.
+        importlib.import_module("openai.resources")
+        importlib.import_module("litellm.litellm_core_utils.default_encoding")
+        litellm.ModelResponse()
+        litellm.ModelResponseStream()
+    _set_up(litellm)
+    load_tables()
+    _litellm = litellm
 
 
 def begin() -> None:
@@ -71,18 +76,24 @@ def begin() -> None:
     global _thread  # noqa: PLW0603  # one is enough
     if not _lock.acquire(blocking=False):
         return  # somebody loads already
+    if _litellm is not None or _thread is not None:
+        _lock.release()
+        return
+    # No daemon: one that is ended within an extension module takes the process with it. The lock goes to the
+    # thread as it is: a fork may come before its first step.
+    _thread = threading.Thread(target=_load_and_unlock, name="agentless-import", daemon=False)
     try:
-        if _litellm is None and _thread is None:
-            # No daemon: one that is ended within an extension module takes the process with it.
-            _thread = threading.Thread(target=_load_or_leave, name="agentless-import", daemon=False)
-            _thread.start()
-    finally:
+        _thread.start()
+    except RuntimeError:  # no thread to be had: the first call loads
         _lock.release()
 
 
-def _load_or_leave() -> None:
-    with suppress(Exception):  # the first call tries again, and tells
-        load()
+def _load_and_unlock() -> None:
+    try:
+        with suppress(Exception):  # the first call tries again, and tells
+            _load_locked()
+    finally:
+        _lock.release()
 
 
 def _wait() -> None:

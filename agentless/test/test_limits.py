@@ -1,7 +1,6 @@
 """Limits of one service, over all threads and calls: places, rates, and what a refusal does."""
 
 import asyncio
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
@@ -101,13 +100,14 @@ def test_nobody_sends_before_the_time_that_the_service_asked_for(
     """One caller's Retry-After holds back the others of that model."""
     server.script(faults.Status(429, headers={"retry-after-ms": "400"}))
     model = make_model("openai")
-    first = threading.Thread(target=model.codegen, args=("first",))
-    first.start()
-    server.wait_for(1)
-    refused = server.journal[0].arrived
-    time.sleep(0.15)  # the refusal has reached us
-    model.codegen("second")
-    first.join()
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(model.codegen, "first")
+        while not model.ledger.snapshot()["total"]["attempts"]:  # until the refusal has reached us
+            assert not first.done(), first.result()
+            time.sleep(0.005)
+        refused = server.journal[0].arrived
+        model.codegen("second")
+        first.result()
     assert all(entry.arrived - refused > 0.35 for entry in server.journal[1:])
     assert len(server.journal) == 3
 
