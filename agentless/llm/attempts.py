@@ -7,6 +7,7 @@ the caller.
 
 import asyncio
 import json
+import logging
 import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, aclosing
@@ -56,6 +57,8 @@ class Call:
     """Called at the first event of each attempt's stream."""
     on_retry: Callable[[], None] | None = None
     """Called when an attempt has failed and another will follow."""
+    logger: logging.Logger = field(default_factory=lambda: logging.getLogger("agentless"))
+    """Is told of each retry, at INFO: a run that waits shows why."""
 
 
 @dataclass(slots=True)
@@ -127,12 +130,27 @@ async def run(call: Call) -> Outcome:
     def floor(_: RetryCallState) -> float | None:
         return decision.retry_after
 
+    def tell(state: RetryCallState) -> None:
+        status = attempt.exchange.status
+        what = attempt.fault.kind.value if attempt.fault else "it failed"
+        call.logger.info(
+            "%s: attempt %d of %d: %s%s; the next one in %.1f s or later",
+            call.plan.model,
+            number,
+            call.settings.num_retries + 1,
+            what,
+            f" (HTTP {status})" if status is not None else "",
+            state.upcoming_sleep,
+        )
+        if call.on_retry is not None:
+            call.on_retry()
+
     retrying = AsyncRetrying(
         retry=retry_if_exception(again),
         wait=WaitBackoff(call.settings, floor),
         stop=stop_after_attempt(call.settings.num_retries + 1),
         sleep=call.gate.sleep,
-        before_sleep=lambda _: None if call.on_retry is None else call.on_retry(),
+        before_sleep=tell,
         reraise=True,
     )
     try:

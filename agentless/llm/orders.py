@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from agentless.config import Credentials, ModelSettings
@@ -69,6 +69,7 @@ class Order:
     """Let one request's reply start, and with it the provider's prompt cache, before the others go."""
     writes_cache: bool = True
     """Claims that tokens may be charged as written to the cache."""
+    logger: logging.Logger = field(default_factory=lambda: logging.getLogger("agentless"))
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,7 @@ class Orders:
             allow_empty=conversation.messages[-1]["role"] == "tool",
             warm_first=caches and capabilities.supports_prompt_cache and prompt.may_be_cached,
             writes_cache=caches or not capabilities.cache_breakpoints,
+            logger=self._logger,
         )
         return order, n
 

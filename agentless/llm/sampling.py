@@ -153,6 +153,7 @@ class _Run:
             allow_empty=order.allow_empty,
             on_start=on_start,
             on_retry=on_retry,
+            logger=order.logger,
         )
         outcome = await attempts.run(call)
         self._take(numbers, outcome)

@@ -1,8 +1,9 @@
 """How many tokens a prompt has: at most (by its bytes), and as counted, offline.
 
 Counted with the tokenizer tables that litellm brings along: `o200k_base` for OpenAI's models since GPT-4o,
-`cl100k_base` for all others. Exact for OpenAI's texts; for other vendors, whose tokenizers are not public,
-off by up to some 20 %. No tokenizer makes more tokens than a text has bytes, so that is a bound for all.
+`cl100k_base` for all others. Exact for OpenAI's texts, but for runs of over 4,096 characters without a space
+between words; for other vendors, whose tokenizers are not public, off by up to some 20 %. No tokenizer makes
+more tokens than a text has bytes, so that is a bound for all.
 """
 
 import importlib.util
@@ -24,7 +25,9 @@ _PER_PART = 1_500  # an image of common size, as OpenAI and Anthropic count it
 _MOST_PER_MESSAGE = 16
 _MOST_PER_PART = 50_000  # gpt-4o-mini's largest image
 _MOST_FOR_TOOLS = 1_024  # Anthropic puts up to 700 tokens of its own before them
-_PIECE = 4_096  # characters; tiktoken takes quadratic time over long runs without a space
+# tiktoken takes quadratic time over long runs without a space, so a text is counted in pieces. Between a
+# letter and a space with a letter after it, both tables cut every text.
+_PIECES = re.compile(r"(?s).{1,4096}(?:(?<=[^\W\d_])(?= [^\W\d_])|\Z)|.{1,4096}")
 _BYTES_PER_TOKEN = 4
 _LEAST_CACHED = 1_024  # tokens; OpenAI, Anthropic (more for some models), and DeepSeek from 64
 _FEWEST_BYTES = 2  # per token, in prose of any language
@@ -90,8 +93,7 @@ def count_tokens(text: str, model: str) -> int:
     encoding = _encoding("o200k_base" if _NEW.match(identify(model).family) else "cl100k_base")
     if encoding is None:
         return -(-len(text.encode("utf-8", "surrogatepass")) // _BYTES_PER_TOKEN)
-    pieces = [text[start : start + _PIECE] for start in range(0, len(text), _PIECE)]
-    return sum(len(tokens) for tokens in map(encoding.encode_ordinary, pieces))
+    return sum(len(encoding.encode_ordinary(piece)) for piece in _PIECES.findall(text))
 
 
 def load_tables() -> None:

@@ -35,13 +35,14 @@ class ToolTrajectory(TypedDict):
 
     `response` is a list of turns, each a list of blocks: `{"type": "text", "text"}` and `{"type":
     "tool_use", "id", "name", "input"}`, `input` being a dict. `usage` is the sum over all turns, `attempts`
-    and `latency` are too; `finish_reason` and `model` are the last turn's.
+    and `latency` are too; `finish_reason`, `model` and `request_id` are the last turn's.
     """
 
     response: list[list[dict[str, Any]]]
     usage: Usage
     finish_reason: str
     model: str
+    request_id: str | None
     attempts: int
     latency: float
 
@@ -124,6 +125,7 @@ class _Talk:
             usage=sum_usage([turn["usage"] for turn in self.turns]),
             finish_reason=last["finish_reason"],
             model=last["model"],
+            request_id=last["request_id"],
             attempts=sum(turn["attempts"] for turn in self.turns),
             latency=sum(turn["latency"] for turn in self.turns),
         )

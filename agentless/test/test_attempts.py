@@ -13,7 +13,7 @@ from agentless.errors import DeadlineExceededError, EmptyReplyError, StreamInter
 from agentless.llm.codegen import CodegenModel
 from agentless.loopback import Loopback, Reply, faults
 from agentless.loopback.faults import Fault
-from agentless.test.ways import PROVIDERS, WAYS, Way
+from agentless.test.ways import KEY, PROVIDERS, WAYS, Way
 
 MakeModel = Callable[..., CodegenModel]
 
@@ -102,6 +102,22 @@ CASES = {
         slow=True,
     ),
 }
+
+
+def test_retries_are_told(server: Loopback, make_model: MakeModel, caplog: pytest.LogCaptureFixture) -> None:
+    """A run that waits for its next attempt says why, at INFO; nothing of the request or the key is in it."""
+    server.script(faults.Status(503, "no secrets"), faults.Reset("request"), "fine")
+    model = make_model("openai", num_retries=3)
+    with caplog.at_level("INFO", logger="agentless"):
+        model.codegen("a secret plan")
+    told = [record.getMessage() for record in caplog.records if record.name == "agentless"]
+    assert [line.rpartition(";")[0] for line in told] == [
+        "openai/gpt-4o: attempt 1 of 4: the service refused the request (HTTP 503)",
+        "openai/gpt-4o: attempt 2 of 4: the connection failed",
+    ]
+    assert all("the next one in 0.0 s or later" in line for line in told)
+    assert "secret" not in caplog.text
+    assert KEY not in caplog.text
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)

@@ -39,6 +39,17 @@ def test_counts_are_tiktokens(model: str, text: str, expected: int) -> None:
     assert count_tokens(text, model) == expected
 
 
+@given(
+    st.lists(st.text(st.sampled_from("aé中ß 19'.\n\t²"), min_size=1, max_size=9), max_size=20),
+    st.sampled_from(["gpt-4", "gpt-4o"]),
+)
+def test_long_texts_are_counted_as_a_whole(words: list[str], model: str) -> None:
+    """Where a long text is cut for the count, its tokens end anyway."""
+    table = tokens._encoding("o200k_base" if model == "gpt-4o" else "cl100k_base")
+    text = "so it goes ".join(words) * 400
+    assert count_tokens(text + "so it goes", model) == len(table.encode_ordinary(text + "so it goes"))
+
+
 @given(st.text(max_size=400), st.sampled_from(["gpt-4", "gpt-4o"]))
 def test_bytes_bound_tokens(text: str, model: str) -> None:
     """No text has more tokens than bytes, lone surrogates included."""

@@ -208,6 +208,7 @@ def test_a_fault_in_a_round_is_retried_there(server: Loopback, model: CodegenMod
     [talk] = model.codegen_w_tool("fix it")
     assert len(talk["response"]) == 2
     assert talk["attempts"] == len(server.journal) == 3
+    assert talk["request_id"] == "req_loopback00000003"  # the last turn's
 
 
 def test_cancelling_ends_the_conversations(server: Loopback, make_model: MakeModel) -> None:
