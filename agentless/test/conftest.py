@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from agentless.config import Config, read_config
-from agentless.llm import importing
+from agentless.llm import importing, limits
 from agentless.llm.codegen import CodegenModel
 from agentless.loopback import Loopback
 from agentless.test.ways import KEY, MODELS, PROVIDERS, QUICK, WAYS, Way
@@ -56,7 +56,11 @@ def _no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def server() -> Iterator[Loopback]:
-    """The embedded provider, with an empty script and journal."""
+    """The embedded provider, with an empty script and journal.
+
+    Its port may be that of an earlier test's, whose refusals would still hold back requests.
+    """
+    limits._gates.clear()
     with Loopback() as running:
         yield running
 

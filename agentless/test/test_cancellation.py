@@ -69,9 +69,16 @@ def test_a_time_out_around_an_async_call_closes_its_requests(server: Loopback, m
     """`asyncio.timeout` of the caller's own ends all of a call's samples."""
     server.default = SLOW
 
+    async def call() -> None:
+        async with asyncio.timeout(None) as limit:
+            task = asyncio.create_task(model.codegen_async("hi", num_samples=4, temperature=0.5))
+            await asyncio.to_thread(server.wait_for, 4)
+            limit.reschedule(0)  # now
+            await task
+
     async def main() -> float:
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(model.codegen_async("hi", num_samples=4, temperature=0.5), 0.5)
+            await call()
         return time.monotonic()
 
     assert_left(server, asyncio.run(main()), requests=4)
