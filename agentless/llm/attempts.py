@@ -58,7 +58,7 @@ class Call:
     on_retry: Callable[[], None] | None = None
     """Called when an attempt has failed and another will follow."""
     logger: logging.Logger = field(default_factory=lambda: logging.getLogger("agentless"))
-    """Is told of each retry, at INFO: a run that waits shows why."""
+    """Is told of each retry, at DEBUG: there can be one for every request."""
 
 
 @dataclass(slots=True)
@@ -133,7 +133,7 @@ async def run(call: Call) -> Outcome:
     def tell(state: RetryCallState) -> None:
         status = attempt.exchange.status
         what = attempt.fault.kind.value if attempt.fault else "it failed"
-        call.logger.info(
+        call.logger.debug(
             "%s: attempt %d of %d: %s%s; the next one in %.1f s or later",
             call.plan.model,
             number,

@@ -105,10 +105,10 @@ CASES = {
 
 
 def test_retries_are_told(server: Loopback, make_model: MakeModel, caplog: pytest.LogCaptureFixture) -> None:
-    """A run that waits for its next attempt says why, at INFO; nothing of the request or the key is in it."""
+    """A run that waits for its next attempt says why, at DEBUG; nothing of the request or the key is in it."""
     server.script(faults.Status(503, "no secrets"), faults.Reset("request"), "fine")
     model = make_model("openai", num_retries=3)
-    with caplog.at_level("INFO", logger="agentless"):
+    with caplog.at_level("DEBUG", logger="agentless"):
         model.codegen("a secret plan")
     told = [record.getMessage() for record in caplog.records if record.name == "agentless"]
     assert [line.rpartition(";")[0] for line in told] == [
