@@ -105,7 +105,7 @@ CASES = {
 
 
 def test_retries_are_told(server: Loopback, make_model: MakeModel, caplog: pytest.LogCaptureFixture) -> None:
-    """A run that waits for its next attempt says why, at DEBUG; nothing of the request or the key is in it."""
+    """A run that waits for its next attempt says why, at DEBUG, without the request or the key."""
     server.script(faults.Status(503, "no secrets"), faults.Reset("request"), "fine")
     model = make_model("openai", num_retries=3)
     with caplog.at_level("DEBUG", logger="agentless"):
