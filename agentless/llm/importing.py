@@ -81,19 +81,19 @@ def begin() -> None:
         return
     # No daemon: one that is ended within an extension module takes the process with it. The lock goes to the
     # thread as it is: a fork may come before its first step.
-    _thread = threading.Thread(target=_load_and_unlock, name="agentless-import", daemon=False)
+    _thread = threading.Thread(target=_load_and_unlock, args=(_lock,), name="agentless-import", daemon=False)
     try:
         _thread.start()
     except RuntimeError:  # no thread to be had: the first call loads
         _lock.release()
 
 
-def _load_and_unlock() -> None:
+def _load_and_unlock(lock: threading.Lock) -> None:
     try:
         with suppress(Exception):  # the first call tries again, and tells
             _load_locked()
     finally:
-        _lock.release()
+        lock.release()
 
 
 def _wait() -> None:
