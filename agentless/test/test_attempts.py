@@ -189,7 +189,7 @@ def test_whole_calls_over_a_stream_retry_what_is_cut(
 def test_a_stream_without_end_ends(server: Loopback, make_model: MakeModel, provider: str) -> None:
     """A stream that goes on for ever ends at `stream_timeout`, by the clock and not by silence."""
     server.default = faults.DripEvents(interval=0.05, reply=TEXT)
-    model = make_model(provider, num_retries=0, timeout=0.5, stream_timeout=1.0)
+    model = make_model(provider, num_retries=0, timeout=0.9, stream_timeout=1.0)
     _warm_up(model, server)
     began = time.monotonic()
     with pytest.raises(StreamInterruptedError) as caught:
