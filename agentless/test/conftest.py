@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from agentless.config import Config, read_config
 from agentless.llm import importing, limits
@@ -15,6 +16,10 @@ from agentless.llm.codegen import CodegenModel
 from agentless.loopback import Loopback
 from agentless.test.ways import KEY, MODELS, PROVIDERS, QUICK, WAYS, Way
 from agentless.util.model_factory import ModelFactory
+
+# No test is timed: a machine may pause.
+settings.register_profile("agentless", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("agentless")
 
 
 @pytest.fixture(scope="session", autouse=True)

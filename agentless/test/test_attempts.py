@@ -202,8 +202,8 @@ def test_a_stream_without_end_ends(server: Loopback, make_model: MakeModel, prov
 
 def test_events_keep_a_stream_alive(server: Loopback, make_model: MakeModel, way: Way, provider: str) -> None:
     """A stream longer than `timeout` is fine as long as its events come in time."""
-    server.default = Reply(TEXT, chunk_delay=0.15)
-    model = make_model(provider, num_retries=0, timeout=0.5, stream=True)
+    server.default = Reply(TEXT, chunk_delay=0.25)
+    model = make_model(provider, num_retries=0, timeout=0.9, stream=True)
     _warm_up(model, server)
     [trajectory] = way.call(model)
     assert trajectory["response"] == TEXT

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import tomli
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
@@ -81,7 +81,7 @@ def test_every_setting_is_in_the_property() -> None:
 
 
 @given(st.dictionaries(text, model_tables, min_size=1, max_size=3))
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_round_trip(models: dict[str, dict[str, Any]]) -> None:
     """Any right settings, written as TOML and loaded, are the same settings, and know what was set."""
     table = {"default_model": next(iter(models)), "models": models}
@@ -99,14 +99,12 @@ def test_round_trip(models: dict[str, dict[str, Any]]) -> None:
 
 
 @given(st.dictionaries(text | st.sampled_from(["models", "logging", "default_model"]), json_values))
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 def test_any_table_is_a_config_or_a_config_error(table: dict[str, Any]) -> None:
     """Whatever is in a file, it is a config or a ConfigError with key paths, never another exception."""
     assert problems_of(table) != ()
 
 
 @given(model_tables, st.sampled_from(list(ModelSettings.model_fields)), json_values)
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 def test_any_value_is_taken_or_refused_by_name(table: dict[str, Any], key: str, value: Any) -> None:
     """Whatever one setting is given, it is taken, or refused by its own key path."""
     good = {name: each for name, each in table.items() if name not in {"retry_min_wait", "tool_choice"}}
@@ -136,7 +134,7 @@ json_schema_like = st.recursive(
 
 
 @given(json_schema_like)
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=500)
+@settings(max_examples=500)
 def test_quick_look_at_schemas_agrees_with_jsonschema(schema: Any) -> None:
     """No schema that the quick look lets pass would have been refused by jsonschema."""
     if is_plain_schema(schema):

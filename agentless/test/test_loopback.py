@@ -315,7 +315,7 @@ class TestAnthropicFormat:
 class TestReplies:
     """What a `Reply` can be told."""
 
-    @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(text=st.text(max_size=60), wire=st.sampled_from(WIRES))
     def test_streams_join_to_the_text(self, server: Loopback, text: str, wire: str) -> None:
         """Any text, streamed in any format, joins to exactly itself."""
@@ -706,13 +706,13 @@ class TestFaults:
         """The right reply comes byte by byte."""
         server.script(faults.Drip(0.0, reply="drop"))
         assert text_of(wire, ask(server, wire, stream=stream)) == "drop"
-        server.script(faults.Drip(0.05))
+        server.script(faults.Drip(0.25))
         with connected(server) as sock:
             sock.sendall(raw_request(wire, stream=stream))
             assert sock.recv(100_000).endswith(b"\r\n\r\n")
             begin = time.monotonic()
-            assert [len(sock.recv(100)) for _ in range(3)] == [1, 1, 1]
-            assert time.monotonic() - begin > 0.1
+            assert [len(sock.recv(100)) for _ in range(2)] == [1, 1]
+            assert time.monotonic() - begin > 0.2
 
     def test_stall(self, server: Loopback, wire: str, stream: bool) -> None:
         """Nothing comes at all (not charged), or the first part of a reply and then nothing (charged)."""
@@ -1204,7 +1204,7 @@ class TestBothStrict:
         assert response.status_code == 400
         assert "JSON" in response.text
 
-    @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(data=st.data(), wire=st.sampled_from(WIRES))
     def test_no_body_breaks_the_server(self, server: Loopback, data: st.DataObject, wire: str) -> None:
         """Whatever JSON stands in whatever place of a request: a reply or a 400, never a failure of ours."""

@@ -101,7 +101,6 @@ FOUR = st.lists(TEXTS, min_size=4, max_size=4)
 
 @settings(
     max_examples=40,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(before=FOUR, texts=FOUR)
