@@ -394,7 +394,8 @@ def test_the_first_call_may_come_after_the_last_line(run_script: RunScript) -> N
     script = """
 from concurrent.futures import ThreadPoolExecutor
 def late():
-    time.sleep(0.5)
+    while not threading._SHUTTING_DOWN:  # until the last line is behind us
+        time.sleep(0.01)
     os.write(1, (model.codegen("hi")[0]["response"] + "\\n").encode())  # in one piece
 pool = ThreadPoolExecutor(2)
 for _ in range(4):

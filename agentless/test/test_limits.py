@@ -102,7 +102,7 @@ def test_nobody_sends_before_the_time_that_the_service_asked_for(
     model = make_model("openai")
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(model.codegen, "first")
-        while not model.ledger.snapshot()["total"]["attempts"]:  # until the refusal has reached us
+        while not model.ledger.snapshot()["total"]["attempts"]:  # polled: the refusal is told to nobody else
             assert not first.done(), first.result()
             time.sleep(0.005)
         refused = server.journal[0].arrived
