@@ -18,7 +18,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_aft
 
 from agentless.config import ModelSettings
 from agentless.errors import DeadlineExceededError, EmptyReplyError, StreamInterruptedError
-from agentless.llm import importing, transport, wire
+from agentless.llm import transport, wire
 from agentless.llm.accounts import Permit
 from agentless.llm.failures import as_litellm, redact
 from agentless.llm.limits import Gate
@@ -92,7 +92,7 @@ async def run(call: Call) -> Outcome:
     A failure is one of litellm's own exceptions, `DeadlineExceededError`, `EmptyReplyError` or
     `StreamInterruptedError`, with a note of attempts and seconds.
     """
-    await importing.warm()
+    await transport.prepare(call.plan)
     began = time.monotonic()
     decision = Decision(Verdict.FINAL)
     attempt = _Attempt(wire.Exchange())
@@ -108,8 +108,7 @@ async def run(call: Call) -> Outcome:
             attempt = _Attempt(wire.Exchange(is_streaming=streams))
             attempt.exchange.on_sent.append(permit.departed)
             try:
-                async with transport.turn_to_send(call.plan, attempt.exchange):
-                    await (_stream(call, attempt) if streams else _whole(call, attempt))
+                await (_stream(call, attempt) if streams else _whole(call, attempt))
                 _check(call, attempt)
             except Exception as error:
                 failure, decision = _judge(call, attempt, error)

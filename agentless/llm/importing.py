@@ -14,7 +14,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from agentless.llm import bridge, openai_route, shortcuts, wire
+import httpx
+
+from agentless.llm import bridge, wire
 from agentless.llm.tokens import load_tables
 
 # Set around the import and taken back after it. The cost map is else fetched from the network at import
@@ -35,6 +37,7 @@ _LOUD_LOGGERS = ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy", "openai")
 _lock = threading.Lock()
 _warming = asyncio.Lock()
 _litellm: Any = None
+_client: Any = None
 _thread: threading.Thread | None = None
 _loader: int | None = None
 _is_held = False
@@ -170,8 +173,7 @@ def _no_collections() -> Iterator[None]:
         if was_enabled:
             gc.enable()
             gc.collect()
-            if shortcuts.taken:
-                gc.freeze()
+            gc.freeze()
 
 
 @contextmanager
@@ -214,8 +216,6 @@ def _set_up(litellm: Any) -> None:
         # Command R with a tokenizer that it downloads: on the loop, 23-46 s where the host is out of reach.
         litellm.disable_hf_tokenizer_download = True
     _watch_connections()
-    _leave_costs_to_us()
-    openai_route.set_up()
     let_errors_travel(litellm)
     bridge.on_exit(_close_clients)
     # Tearing down litellm's modules takes over a second; frozen objects are not looked at (0.15 s).
@@ -225,38 +225,35 @@ def _set_up(litellm: Any) -> None:
 def _watch_connections() -> None:
     from litellm.llms.custom_httpx import http_handler
 
-    # The two places that make the transports of litellm's async clients, openai's included.
-    assert hasattr(http_handler.AsyncHTTPHandler, "_create_async_transport")  # noqa: S101  # pinned litellm
-    assert hasattr(http_handler, "AsyncHTTPTransport")  # noqa: S101
 
     def create_transport(ssl_context: Any = None, ssl_verify: Any = None, **_: Any) -> Any:
         verify = ssl_context if ssl_context is not None else ssl_verify if ssl_verify is not None else True
         return wire.WatchedTransport(verify=verify)
 
-    http_handler.AsyncHTTPHandler._create_async_transport = staticmethod(create_transport)  # noqa: SLF001
+    # TEMPORARY until the table of reaches comes
+    for name in ("create_async_transport", "_create_async_transport"):
+        if hasattr(http_handler.AsyncHTTPHandler, name):
+            setattr(http_handler.AsyncHTTPHandler, name, staticmethod(create_transport))
     http_handler.AsyncHTTPTransport = wire.WatchedTransport  # its proxies' transports
 
 
-def _leave_costs_to_us() -> None:
-    """Skip litellm's cost of each reply where only we would read it: a tenth of a call's time.
+def transport_to(url: httpx.URL) -> wire.WatchedTransport:
+    """The connections to `url`, with the certificates and proxies that litellm's own clients would use."""
+    global _client  # noqa: PLW0603  # one a process; made on the engine's loop
+    if _client is None or _client.client.is_closed:
+        from litellm.llms.custom_httpx.http_handler import AsyncHTTPHandler
 
-    `prices.py` does the same arithmetic, for failed attempts too.
-    """
-    from litellm._internal_context import is_internal_call
-    from litellm.litellm_core_utils.litellm_logging import Logging
-
-    calculate = Logging._response_cost_calculator  # noqa: SLF001  # an AttributeError if it has moved
-
-    def calculate_for_others(self: Any, *arguments: Any, **options: Any) -> Any:
-        if wire.current.get() is not None and is_internal_call.get():
-            return None
-        return calculate(self, *arguments, **options)
-
-    Logging._response_cost_calculator = calculate_for_others  # noqa: SLF001
+        _client = AsyncHTTPHandler(timeout=None)
+    transport = _client.client._transport_for_url(url)  # noqa: SLF001  # by the proxies' patterns
+    if not isinstance(transport, wire.WatchedTransport):
+        raise TypeError(f"litellm's connections to {url.host} are not ours: {type(transport).__name__}")
+    return transport
 
 
 async def _close_clients() -> None:
     await _litellm.close_litellm_async_clients()
+    if _client is not None:
+        await _client.client.aclose()
 
 
 _graveyard: list[Any] = []
@@ -264,8 +261,10 @@ _graveyard: list[Any] = []
 
 def _forget_clients() -> None:
     """In a forked child: the parent's connections are not ours to use, nor to close."""
-    global _lock, _warming  # another thread of the parent may have held them
+    global _lock, _warming, _client  # another thread of the parent may have held them
     _lock, _warming = threading.Lock(), asyncio.Lock()
+    _graveyard.append(_client)
+    _client = None
     if _litellm is None:
         return
     cache = _litellm.in_memory_llm_clients_cache

@@ -1,47 +1,45 @@
-"""The door to litellm: sends one request, reads one reply.
+"""Sends one request and reads one reply, by one of two doors.
 
-litellm's types stop here; what goes out are `Event`s, and litellm's own exceptions. Measured on 1.105.3.
+The direct door (`direct`) for the providers whose formats are read here; litellm's own `acompletion` for all
+others, where an application listens to what litellm does or has a say in it, and with `AGENTLESS_DIRECT=0`.
+litellm's types stop here; what goes out are `Event`s, and litellm's own exceptions.
 """
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import aclosing, asynccontextmanager
+import os
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from types import FunctionType
 from typing import Any
 
 import httpx
 
-from agentless.llm import bridge, litellm_replies, molds, wire
-from agentless.llm.formats import Format, format_of
+from agentless.llm import bridge, direct, importing, litellm_replies, wire
 from agentless.llm.importing import load
 from agentless.llm.replies import Event
+from agentless.llm.retries import status_of
 
 # One value for all: litellm builds a new OpenAI client for each distinct time-out, and its time-out is
 # per read. Deadlines are kept outside, in attempts.py.
 _NO_TIMEOUT = 1e6
 
+_UNWRITTEN = object()
+_SHOWN = 200  # characters of a reply that cannot be read
+
+is_direct = os.environ.get("AGENTLESS_DIRECT", "1") != "0"
+"""False: litellm sends every request and reads every reply."""
+
 
 @dataclass(slots=True)
 class Plan:
-    """A request: the arguments that litellm takes, and once it has gone out, what went out.
-
-    The requests of a fan-out and its retries are all the same. litellm builds the first of them in over a
-    millisecond; the others go out as the same bytes.
-    """
+    """A request, the same for each sample and attempt of a call: written once, when the first goes out."""
 
     arguments: Mapping[str, Any] = field(repr=False)  # the key is among them
     """Keyword arguments of `litellm.acompletion`, as `providers.build_request` makes them."""
-    sent: wire.Sent | None = None
-    format: Format | None = field(init=False)
-    """Of the replies, where they are read without litellm."""
-    shape: molds.Shape | None = field(init=False)
-    """By which it is known that litellm has built one of its kind."""
-
-    def __post_init__(self) -> None:
-        self.format = format_of(self.route, self.arguments)
-        self.shape = None if self.format is None else molds.Shape.of(self.arguments)
+    template: direct.Template | None = None
+    _written: Any = field(default=_UNWRITTEN, repr=False)
 
     @property
     def model(self) -> str:
@@ -53,151 +51,128 @@ class Plan:
         """Litellm's name of the provider."""
         return self.model.split("/", 1)[0]
 
-    def is_built(self) -> bool:
-        """Claims that litellm need not build it."""
-        if self.sent is None:
-            self.sent = molds.find(self.shape)
-        return self.sent is not None
+    def written(self) -> direct.WireRequest | None:
+        """The request as it goes out by the direct door; `None`: litellm has to send it.
+
+        Raises:
+            ValueError: It cannot be written as JSON.
+            litellm's exceptions: An option or a message is refused.
+        """
+        if self._written is _UNWRITTEN:
+            streams = bool(self.arguments.get("stream"))
+            self.template = direct.template_of(self.arguments, streams) if is_direct else None
+            self._written = self.template and self.template.write(self.arguments["messages"])
+        written: direct.WireRequest | None = self._written
+        return written
 
 
-@asynccontextmanager
-async def turn_to_send(plan: Plan, exchange: wire.Exchange) -> AsyncIterator[None]:
-    """Within it, this request is the only one being built, until its bytes are out.
-
-    Building takes litellm over a millisecond of computing with pauses between. Side by side, many requests
-    would all go out when the last one is built; one after the other, the first goes out at once.
-    """
-    if plan.is_built() or plan.route not in _ASYNC_ROUTES:
-        yield
+async def prepare(plan: Plan) -> None:
+    """Do what the first requests do slowly, off the loop and before a deadline runs: import and set up."""
+    await importing.warm()
+    if plan.route in _prepared:
         return
-    await _building.acquire()
-    if plan.is_built():
-        _building.release()
-        yield
-        return
-
-    def go_on() -> None:
-        plan.sent = exchange.sent
-        try:
-            molds.keep(plan.shape, plan.sent)
-        finally:
-            _building.release()
-
-    exchange.on_idle.append(go_on)
-    try:
-        yield
-    finally:
-        exchange.note_idle()
+    with suppress(Exception):  # the attempt meets it again, and tells
+        await asyncio.get_running_loop().run_in_executor(None, _set_up, plan)
+    _prepared.add(plan.route)
 
 
-_building = asyncio.Lock()
+_prepared: set[str] = set()
+bridge.on_fork(_prepared.clear)
 
 
-def _forget_lock() -> None:
-    global _building  # noqa: PLW0603  # a forked child has another loop
-    _building = asyncio.Lock()
-
-
-bridge.on_fork(_forget_lock)
+def _set_up(plan: Plan) -> None:
+    written = plan.written()
+    if written is not None:
+        importing.transport_to(written.url)
 
 
 async def send(plan: Plan, exchange: wire.Exchange) -> list[Event]:
     """Send one request and read its whole reply; `exchange` is filled in with what happened.
 
     Raises:
-        litellm's exceptions (all derive from `openai.OpenAIError`).
+        litellm's exceptions (all derive from `openai.OpenAIError`), and `httpx` exceptions where the
+        connection fails (`failures.as_litellm` turns those into litellm's).
     """
     try:
-        form = _form_of(plan)
-        reply = await _ask(plan, form, plan.arguments, exchange)
-        if form is not None and reply is None and exchange.response is not None:
-            try:
-                return form.read_whole(json.loads(exchange.response.content))
-            except ValueError:  # litellm says what is wrong with it
-                reply = await _tell(plan, plan.arguments, exchange, exchange.response)
-        return litellm_replies.read_whole(reply)
+        written = None if _is_instrumented() else plan.written()
+        if written is None:
+            return litellm_replies.read_whole(await _complete(plan, plan.arguments, exchange))
+        response = await _post(plan, written, exchange)
+        return _read_whole(plan, response)
     finally:
         await exchange.close()
 
 
 async def stream(plan: Plan, exchange: wire.Exchange) -> AsyncGenerator[Event, None]:
-    """Send one request and read its reply as it comes.
-
-    Raises:
-        litellm's exceptions where the request is refused, and `httpx` or SDK exceptions where the stream
-        breaks (`as_litellm` turns those into litellm's).
-    """
+    """Send one request and read its reply as it comes; raises as `send`."""
     watched = wire.current.set(exchange)  # some routes (Gemini's) send when the first piece is asked for
-    streamed = {**plan.arguments, "stream": True, "stream_options": {"include_usage": True}}
     try:
-        form = _form_of(plan)
-        reply = await _ask(plan, form, streamed, exchange)
-        if form is not None and reply is None:
-            read = form.stream_reader()
-            async with aclosing(exchange.read_events()) as events:
-                async for event in events:
-                    for piece in read(event):
-                        yield piece
+        written = None if _is_instrumented() else plan.written()
+        if written is None:
+            streamed = {**plan.arguments, "stream": True, "stream_options": {"include_usage": True}}
+            reply = await _complete(plan, streamed, exchange)
+            async for piece in litellm_replies.read_stream(reply, exchange):
+                yield piece
             return
-        async for piece in litellm_replies.read_stream(reply, exchange):
-            yield piece
+        response = await _post(plan, written, exchange)
+        if not exchange.has_events:  # a server that does not stream
+            for piece in _read_whole(plan, response):
+                yield piece
+            return
+        assert plan.template is not None  # noqa: S101  # a request was written by one
+        read = plan.template.dialect.format.stream_reader()
+        async with aclosing(exchange.read_events()) as events:
+            async for event in events:
+                for piece in read(event):
+                    yield piece
     finally:
         wire.current.reset(watched)
         await exchange.close()
 
 
-def _form_of(plan: Plan) -> Format | None:
-    """The plan's format, unless an application listens to what litellm does, or has a say in it."""
-    litellm = load()
-    has_say = (
-        _has_callbacks(litellm)
-        or any(getattr(litellm, name, None) for name in _SETTINGS)
-        or _is_wrapped(litellm.acompletion, "litellm.")
-        or _is_wrapped(httpx.AsyncClient.send, "httpx.")
-    )
-    return None if has_say else plan.format
+async def _post(plan: Plan, written: direct.WireRequest, exchange: wire.Exchange) -> httpx.Response:
+    """A good reply's response; all of it has come, unless it is a stream of events."""
+    assert plan.template is not None  # noqa: S101  # a request was written by one
+    request = httpx.Request("POST", written.url, headers=dict(written.headers), content=written.body)
+    response = await importing.transport_to(written.url).send(request, exchange)
+    response.request = request
+    if not exchange.has_events:
+        await response.aread()
+    if not response.is_success:
+        raise plan.template.error(response.status_code, response.text, response.headers)
+    return response
 
 
-async def _ask(plan: Plan, form: Format | None, arguments: Mapping[str, Any], exchange: wire.Exchange) -> Any:
-    """Send the request, once: litellm's reply, or `None` where a good one is to be read from `exchange`.
-
-    What went wrong with a request that litellm has not sent itself, it is told, and says it in its own
-    exceptions.
-    """
-    if form is None:
-        return await _complete(plan, arguments, exchange)
-    if plan.sent is None:
-        exchange.takes = form.path
-        try:
-            return await _complete(plan, arguments, exchange)
-        except wire.ReplyTaken:
-            pass
-        finally:
-            exchange.takes = None
-    else:
-        try:
-            response = await plan.sent.again(exchange)
-        except httpx.HTTPError as error:
-            return await _tell(plan, arguments, exchange, error)
-        if not exchange.has_good_reply:
-            return await _tell(plan, arguments, exchange, response)
-    if not exchange.is_streaming and exchange.response is not None:
-        try:
-            await exchange.response.aread()
-        except httpx.HTTPError as error:
-            return await _tell(plan, arguments, exchange, error)
-    return None
+def _read_whole(plan: Plan, response: httpx.Response) -> list[Event]:
+    assert plan.template is not None  # noqa: S101  # a request was written by one
+    try:
+        body = json.loads(response.content)
+        return plan.template.dialect.format.read_whole(body)
+    except ValueError as error:
+        said = _error_in(response)
+        if said is not None:
+            raise plan.template.error(status_of(said), json.dumps({"error": said}), response.headers) from error
+        raise load().APIError(
+            status_code=response.status_code,
+            message=f"the reply of {response.request.url} cannot be read ({error}); check base_url: "
+            f"{response.text[:_SHOWN]!r}",
+            llm_provider=plan.route,
+            model=plan.model,
+        ) from error
 
 
-async def _tell(
-    plan: Plan, arguments: Mapping[str, Any], exchange: wire.Exchange, answer: httpx.Response | Exception
-) -> Any:
-    """Have litellm make the request once more and get this `answer`, without it being sent."""
-    exchange.answer = answer
-    return await _complete(plan, arguments, exchange)
+def _error_in(response: httpx.Response) -> dict[str, Any] | None:
+    """The error that a service tells with a good status."""
+    try:
+        body = json.loads(response.content)
+    except ValueError:
+        return None
+    error = body.get("error") if isinstance(body, dict) else None
+    return error if isinstance(error, dict) else {"message": str(error)} if error else None
 
 
 async def _complete(plan: Plan, arguments: Mapping[str, Any], exchange: wire.Exchange) -> Any:
+    """litellm's own reply."""
     litellm = load()
     from litellm._internal_context import is_internal_call
 
@@ -205,8 +180,7 @@ async def _complete(plan: Plan, arguments: Mapping[str, Any], exchange: wire.Exc
     # Its logging worker only serves callbacks, and costs a task a call.
     quiet = is_internal_call.set(not _has_callbacks(litellm))
     try:
-        with bridge.inline(plan.route in _ASYNC_ROUTES):
-            return await litellm.acompletion(**arguments, **_retries(plan.route), timeout=_NO_TIMEOUT)
+        return await litellm.acompletion(**arguments, **_retries(plan.route), timeout=_NO_TIMEOUT)
     finally:
         is_internal_call.reset(quiet)
         wire.current.reset(watched)
@@ -222,6 +196,17 @@ _REFUSE_RETRIES = frozenset({"gradient_ai"})
 """Routes that raise `UnsupportedParamsError` for either; they retry nothing by themselves."""
 
 
+def _is_instrumented() -> bool:
+    """Whether the application listens to what litellm does, or has a say in it."""
+    litellm = load()
+    return (
+        _has_callbacks(litellm)
+        or any(getattr(litellm, name, None) for name in _SETTINGS)
+        or _is_wrapped(litellm.acompletion, "litellm.")
+        or _is_wrapped(httpx.AsyncClient.send, "httpx.")
+    )
+
+
 def _has_callbacks(litellm: Any) -> bool:
     return any(getattr(litellm, name, None) for name in _CALLBACKS)
 
@@ -234,6 +219,8 @@ def _is_wrapped(function: Any, package: str) -> bool:
 # By which requests come out differently from call to call, or by another client.
 _SETTINGS = (
     "aclient_session",
+    "api_base",
+    "api_key",
     "headers",
     "model_alias_map",
     "model_fallbacks",
@@ -251,23 +238,4 @@ _CALLBACKS = (
     "_async_input_callback",
     "_async_success_callback",
     "_async_failure_callback",
-)
-
-
-# `acompletion` runs `completion` in a thread to get a coroutine from it. On these routes that takes a
-# millisecond of computing and never blocks (read in 1.105.3), so the engine's own thread does it.
-_ASYNC_ROUTES = frozenset(
-    {
-        "anthropic",
-        "azure",
-        "deepseek",
-        "fireworks_ai",
-        "groq",
-        "hosted_vllm",
-        "mistral",
-        "openai",
-        "openrouter",
-        "together_ai",
-        "xai",
-    }
 )

@@ -16,7 +16,6 @@ Requests outside an attempt (an application's own use of litellm) pass through u
 import asyncio
 import contextvars
 from collections.abc import AsyncGenerator, Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
@@ -35,9 +34,7 @@ __all__ = [
     "CorruptEventError",
     "ErrorEventError",
     "Exchange",
-    "ReplyTaken",
     "SecondRequestError",
-    "Sent",
     "TruncatedStreamError",
     "WatchedTransport",
     "WireFault",
@@ -56,53 +53,16 @@ class SecondRequestError(WireFault):
     """Something below us tried to send an attempt's request again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """A request that went out, and by which transport: it can go out once more, with another body too."""
-
-    transport: "WatchedTransport"
-    request: httpx.Request
-    """Without its body, and as it was before it went out: tracers add headers of its own to each."""
-    body: bytes = field(repr=False)
-
-    @classmethod
-    def of(cls, transport: "WatchedTransport", request: httpx.Request) -> "Sent":
-        """What `request` is before it goes out by `transport`."""
-        extensions = dict(request.extensions)
-        bare = httpx.Request(request.method, request.url, headers=request.headers, extensions=extensions)
-        return cls(transport, bare, request.content)
-
-    async def again(self, exchange: "Exchange") -> httpx.Response:
-        """Send it for the attempt of `exchange`."""
-        was = self.request
-        headers = was.headers.copy()
-        del headers["content-length"]  # httpx counts
-        extensions = dict(was.extensions)
-        twin = httpx.Request(was.method, was.url, headers=headers, content=self.body, extensions=extensions)
-        return await self.transport.send(twin, exchange)
-
-
-class ReplyTaken(BaseException):  # no error, and nobody's to catch on its way out
-    """A good reply has come, and who asked for it reads it: whatever built the request may end."""
-
-
 class Exchange:
     """What one attempt sent and got; filled in by the transport while the attempt runs."""
 
     def __init__(self, is_streaming: bool = False) -> None:
         self.is_streaming = is_streaming
         self.on_event: Callable[[], None] | None = None
-        self.on_idle: list[Callable[[], None]] = []
-        """Called once the request needs no more computing for now: it is out, or waits for a connection."""
         self.on_sent: list[Callable[[], None]] = []
         """Called once the request is out."""
         self.requests = 0
-        self.sent: Sent | None = None
         self.response: httpx.Response | None = None
-        self.answer: httpx.Response | Exception | None = None
-        """What a request of this attempt gets without being sent: it was, and this came of it."""
-        self.takes: str | None = None
-        """How the address ends whose good reply is taken: it ends the request's building by `ReplyTaken`."""
         self.status: int | None = None
         self.headers: Mapping[str, str] = {}
         self.failure: Exception | None = None
@@ -130,18 +90,10 @@ class Exchange:
         self.requests += 1
 
     async def trace(self, name: str, _: Mapping[str, Any]) -> None:
-        """Take httpcore's account of a request's progress: out, or waiting for a connection."""
-        if name.startswith("connection.connect_"):
-            self.note_idle()
-        elif name.endswith("send_request_body.complete"):
-            self.note_idle()
+        """Take httpcore's account of a request's progress."""
+        if name.endswith("send_request_body.complete"):
             while self.on_sent:
                 self.on_sent.pop()()
-
-    def note_idle(self) -> None:
-        """Tell once that this request needs no more computing for now."""
-        while self.on_idle:
-            self.on_idle.pop()()
 
     def note_response(self, response: httpx.Response) -> None:
         """Keep what `response` says, and watch its body from here on."""
@@ -154,11 +106,9 @@ class Exchange:
         response.stream = body
 
     @property
-    def has_good_reply(self) -> bool:
-        """Claims that the service took the request and answers in the way that was asked for."""
-        if self.response is None or not self.response.is_success:
-            return False
-        return self._bodies[-1].has_events if self.is_streaming else True
+    def has_events(self) -> bool:
+        """Whether the reply is a stream of server-sent events."""
+        return bool(self._bodies) and self._bodies[-1].has_events
 
     def read_events(self) -> AsyncGenerator[Any, None]:
         """The JSON of a good stream's events as they come."""
@@ -213,20 +163,7 @@ class WatchedTransport(httpx.AsyncBaseTransport):
         exchange = current.get()
         if exchange is None:
             return await self._pool.handle_async_request(request)
-        if request.method != "POST":
-            return await self.send(request, exchange)
-        answer, exchange.answer = exchange.answer, None
-        if isinstance(answer, Exception):
-            raise answer
-        if answer is not None:
-            return answer
-        takes = exchange.takes is not None and request.url.path.endswith(exchange.takes)
-        if takes:
-            exchange.sent = exchange.sent or Sent.of(self, request)
-        response = await self.send(request, exchange)
-        if takes and exchange.has_good_reply:
-            raise ReplyTaken
-        return response
+        return await self.send(request, exchange)
 
     async def send(self, request: httpx.Request, exchange: Exchange) -> httpx.Response:
         """Send `request` for the attempt of `exchange`, if that admits it."""
