@@ -1,0 +1,284 @@
+"""The direct door: litellm's class for a provider writes the request, and our connection sends it.
+
+litellm's stack is neither entered nor left: what its `completion` does before it sends comes down to four
+methods of the provider's class (`validate_environment`, `get_complete_url`, `transform_request`,
+`sign_request`) after one mapping of the options (`get_optional_params`), which is the same for all requests
+with the same settings and so is kept in a `Template`. `make sweep` holds the JSON, the address and the
+authentication of both doors against each other for every chat model of the registry.
+"""
+
+import hashlib
+import inspect
+import json
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+from agentless.llm import bridge
+from agentless.llm.formats import ANTHROPIC, GEMINI, OPENAI, Format
+from agentless.llm.importing import load
+
+_MOST_TEMPLATES = 256
+
+
+@dataclass(frozen=True, slots=True)
+class WireRequest:
+    """A request as it goes out: the same for every attempt and for every sample of a call."""
+
+    url: httpx.URL
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How one of litellm's providers is spoken to."""
+
+    format: Format
+    """Of its replies."""
+    url: Callable[["Template", str], str] | None = None
+    """The address where the class's own is not all of it."""
+    headers: Callable[["Template"], Mapping[str, str]] | None = None
+    """Headers that litellm's dispatch adds outside the class; the caller's own win."""
+    write: Callable[["Template", list[dict[str, Any]]], tuple[str, dict[str, str], dict[str, Any]]] | None = None
+    """Address, headers and body, where the class does not write them by the four methods."""
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """All of a request but its messages, with litellm's class for the provider, which adds them."""
+
+    dialect: Dialect
+    config: Any
+    """litellm's class for the provider (a `BaseConfig`)."""
+    provider: str
+    model: str
+    """Without the provider's prefix."""
+    options: Mapping[str, Any] = field(repr=False)
+    """As the provider's own parameters."""
+    api_key: str | None = field(repr=False)
+    api_base: str | None
+    api_version: str | None
+    extra_headers: Mapping[str, str] = field(repr=False)
+    streams: bool
+
+    def write(self, messages: list[dict[str, Any]]) -> WireRequest:
+        """The request for these messages, which the class may change.
+
+        Raises:
+            ValueError: The messages cannot be written as JSON (half of a surrogate pair, NaN).
+            litellm's exceptions: The class refuses them.
+        """
+        write = self.dialect.write or _by_class
+        url, headers, data = write(self, messages)
+        body = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        plain = {name: value for name, value in headers.items() if value is not None}
+        return WireRequest(httpx.URL(url), {**plain, "accept": _accepts(self.streams)}, body.encode())
+
+    def litellm_params(self) -> dict[str, Any]:
+        """What the class may look up beside the options."""
+        return {
+            "api_base": self.api_base,
+            "api_key": self.api_key,
+            "api_version": self.api_version,
+            "custom_llm_provider": self.provider,
+        }
+
+    def error(self, status: int, text: str, headers: Mapping[str, str]) -> Exception:
+        """litellm's exception for a refusal with this status and body."""
+        error = self.config.get_error_class(error_message=text, status_code=status, headers=httpx.Headers(dict(headers)))
+        return mapped(error, self.model, self.provider)
+
+
+def _accepts(streams: bool) -> str:
+    return "text/event-stream" if streams else "application/json"
+
+
+def template_of(arguments: Mapping[str, Any], streams: bool) -> Template | None:
+    """The template for these arguments of `litellm.acompletion`; `None` where only litellm can send them.
+
+    Made once for all requests that differ in their messages alone.
+
+    Raises:
+        litellm's exceptions: an option is refused.
+    """
+    digest = hashlib.sha256(_said(arguments, streams)).digest()
+    if digest in _templates:
+        _templates.move_to_end(digest)
+        return _templates[digest]
+    template = _make(arguments, streams)
+    while len(_templates) >= _MOST_TEMPLATES:
+        _templates.popitem(last=False)
+    _templates[digest] = template
+    return template
+
+
+_templates: "OrderedDict[bytes, Template | None]" = OrderedDict()
+bridge.on_fork(_templates.clear)
+
+
+def _said(arguments: Mapping[str, Any], streams: bool) -> bytes:
+    """All that a template is made of."""
+    # Unsorted: the order of a schema's keys is the order in which a model fills them in.
+    said = {name: value for name, value in arguments.items() if name not in {"messages", "stream"}}
+    return json.dumps([said, streams], default=repr).encode()
+
+
+_NOT_OPTIONS = frozenset(
+    {"model", "messages", "api_key", "api_base", "api_version", "extra_headers", "stream", "allowed_openai_params"}
+)
+
+
+def _make(arguments: Mapping[str, Any], streams: bool) -> Template | None:
+    litellm = load()
+    route = str(arguments["model"]).split("/", 1)[0]
+    dialect = DIALECTS.get(route)
+    if dialect is None:
+        return None
+    from litellm.types.utils import LlmProviders
+    from litellm.utils import ProviderConfigManager, get_optional_params
+
+    model, provider, key, base = litellm.get_llm_provider(
+        model=arguments["model"], api_base=arguments.get("api_base"), api_key=arguments.get("api_key")
+    )
+    options = {name: value for name, value in arguments.items() if name not in _NOT_OPTIONS}
+    config = ProviderConfigManager.get_provider_chat_config(model=model, provider=LlmProviders(provider))
+    if config is None or provider != route or _is_bridged(litellm, model, provider, base, options):
+        return None
+    if streams and (config.has_custom_stream_wrapper or _fakes_streams(config, model, provider)):
+        return None
+    if streams:
+        options |= {"stream": True, "stream_options": {"include_usage": True}}
+    mapped_options = get_optional_params(
+        model=model,
+        custom_llm_provider=provider,
+        messages=[],
+        max_retries=0,
+        api_version=arguments.get("api_version"),
+        allowed_openai_params=arguments.get("allowed_openai_params"),
+        **options,
+    )
+    if mapped_options.pop("json_mode", False) or (dialect.format is ANTHROPIC and "response_format" in options):
+        return None  # litellm turns the reply into what was asked for
+    for name in ("max_retries", "extra_headers"):
+        mapped_options.pop(name, None)
+    return Template(
+        dialect=dialect,
+        config=config,
+        provider=provider,
+        model=model,
+        options=mapped_options,
+        api_key=arguments.get("api_key") if key is None else key,
+        api_base=base,
+        api_version=arguments.get("api_version"),
+        extra_headers=dict(arguments.get("extra_headers") or {}),
+        streams=streams,
+    )
+
+
+def _is_bridged(litellm: Any, model: str, provider: str, base: str | None, options: Mapping[str, Any]) -> bool:
+    """Whether litellm asks for this model at `/responses`."""
+    check = inspect.unwrap(litellm.main.responses_api_bridge_check)
+    info, _ = check(
+        model=model,
+        custom_llm_provider=provider,
+        tools=options.get("tools"),
+        reasoning_effort=options.get("reasoning_effort"),
+        api_base=base,
+    )
+    return bool(info.get("mode") == "responses")
+
+
+def _fakes_streams(config: Any, model: str, provider: str) -> bool:
+    return bool(config.should_fake_stream(model=model, stream=True, custom_llm_provider=provider))
+
+
+def _by_class(template: Template, messages: list[dict[str, Any]]) -> tuple[str, dict[str, str], dict[str, Any]]:
+    """Address, headers and body by the class's four methods, in litellm's order."""
+    config, options, params = template.config, _copied(template.options), template.litellm_params()
+    extra_body = options.pop("extra_body", None)
+    shared = {"model": template.model, "optional_params": options, "litellm_params": params}
+    access = {"api_key": template.api_key, "api_base": template.api_base}
+    own = template.dialect.headers(template) if template.dialect.headers else {}
+    said = {**own, **template.extra_headers}
+    headers = config.validate_environment(headers=said, messages=messages, **access, **shared)
+    url = config.get_complete_url(stream=template.streams, **access, **shared)
+    if template.dialect.url is not None:
+        url = template.dialect.url(template, url)
+    data = config.transform_request(messages=messages, headers=headers, **shared)
+    if extra_body:
+        data = {**data, **extra_body}
+    if template.streams and config.supports_stream_param_in_request_body:
+        data["stream"] = True
+    return url, headers, data
+
+
+def _copied(value: Any) -> Any:
+    """A copy of JSON-like `value` that shares nothing with it."""
+    if isinstance(value, dict):
+        return {name: _copied(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_copied(item) for item in value]
+    return value
+
+
+def _messages_url(template: Template, url: str) -> str:
+    """Anthropic's class takes the base for the whole address."""
+    base = template.api_base or url
+    return base if base.endswith("/v1/messages") else base.rstrip("/").removesuffix("/v1") + "/v1/messages"
+
+
+def _write_gemini(template: Template, messages: list[dict[str, Any]]) -> tuple[str, dict[str, str], dict[str, Any]]:
+    """Gemini's body comes from functions beside the class, which raises `NotImplementedError`."""
+    from litellm.llms.vertex_ai.gemini import transformation
+    from litellm.llms.vertex_ai.vertex_llm_base import VertexBase
+
+    transform = getattr(transformation, "transform_request_body", None) or transformation._transform_request_body
+    options = _copied(template.options)
+    options.pop("stream", None)
+    data = transform(
+        messages=messages,
+        model=template.model,
+        optional_params=options,
+        custom_llm_provider=template.provider,
+        litellm_params=template.litellm_params(),
+        cached_content=None,
+    )
+    authentication, url = VertexBase()._get_token_and_url(
+        model=template.model,
+        auth_header=None,
+        gemini_api_key=template.api_key,
+        vertex_project=None,
+        vertex_location=None,
+        vertex_credentials=None,
+        stream=template.streams,
+        custom_llm_provider=template.provider,
+        api_base=template.api_base,
+    )
+    headers = {"Content-Type": "application/json", **(authentication or {}), **template.extra_headers}
+    return url, headers, dict(data)
+
+
+DIALECTS: Mapping[str, Dialect] = {
+    "anthropic": Dialect(ANTHROPIC, url=_messages_url),
+    "deepseek": Dialect(OPENAI),
+    "gemini": Dialect(GEMINI, write=_write_gemini),
+    "hosted_vllm": Dialect(OPENAI),
+    "openai": Dialect(OPENAI),
+}
+"""litellm's providers that are spoken to directly. A provider is added here: one row, once the sweep finds the
+same on the wire by both doors."""
+
+
+def mapped(error: Exception, model: str, provider: str) -> Exception:
+    """`error` as the exception that litellm raises for it."""
+    try:
+        load().exception_type(
+            model=model, original_exception=error, custom_llm_provider=provider, completion_kwargs={}, extra_kwargs={}
+        )
+    except Exception as known:  # noqa: BLE001  # it is what is asked for
+        return known
+    return error
