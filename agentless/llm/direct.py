@@ -10,10 +10,12 @@ authentication of both doors against each other for every chat model of the regi
 import hashlib
 import inspect
 import json
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
@@ -39,6 +41,10 @@ class Dialect:
 
     format: Format
     """Of its replies."""
+    admits: Callable[[Mapping[str, Any]], bool] = lambda _: True
+    """Which of its requests go this way, by the arguments of `litellm.acompletion`."""
+    base: str | None = None
+    """The service's usual address, where the class does not know it."""
     url: Callable[["Template", str], str] | None = None
     """The address where the class's own is not all of it."""
     headers: Callable[["Template"], Mapping[str, str]] | None = None
@@ -77,6 +83,10 @@ class Template:
         body = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
         plain = {name: value for name, value in headers.items() if value is not None}
         return WireRequest(httpx.URL(url), {**plain, "accept": _accepts(self.streams)}, body.encode())
+
+    def takes(self, messages: list[dict[str, Any]]) -> bool:
+        """Whether the reply to these messages is the service's own: litellm puts a begun answer before Claude's."""
+        return self.dialect.format is not ANTHROPIC or not any(each.get("prefix") for each in messages)
 
     def litellm_params(self) -> dict[str, Any]:
         """What the class may look up beside the options."""
@@ -136,7 +146,7 @@ def _make(arguments: Mapping[str, Any], streams: bool) -> Template | None:
     litellm = load()
     route = str(arguments["model"]).split("/", 1)[0]
     dialect = DIALECTS.get(route)
-    if dialect is None:
+    if dialect is None or not dialect.admits(arguments):
         return None
     from litellm.types.utils import LlmProviders
     from litellm.utils import ProviderConfigManager, get_optional_params
@@ -145,7 +155,9 @@ def _make(arguments: Mapping[str, Any], streams: bool) -> Template | None:
         model=arguments["model"], api_base=arguments.get("api_base"), api_key=arguments.get("api_key")
     )
     options = {name: value for name, value in arguments.items() if name not in _NOT_OPTIONS}
-    config = ProviderConfigManager.get_provider_chat_config(model=model, provider=LlmProviders(provider))
+    base = base or dialect.base
+    known = provider in {each.value for each in LlmProviders}
+    config = ProviderConfigManager.get_provider_chat_config(model=model, provider=LlmProviders(provider)) if known else None
     if config is None or provider != route or _is_bridged(litellm, model, provider, base, options):
         return None
     if streams and (config.has_custom_stream_wrapper or _fakes_streams(config, model, provider)):
@@ -161,6 +173,8 @@ def _make(arguments: Mapping[str, Any], streams: bool) -> Template | None:
         allowed_openai_params=arguments.get("allowed_openai_params"),
         **options,
     )
+    if mapped_options.pop("fake_stream", False) and streams:
+        return None
     if mapped_options.pop("json_mode", False) or (dialect.format is ANTHROPIC and "response_format" in options):
         return None  # litellm turns the reply into what was asked for
     for name in ("max_retries", "extra_headers"):
@@ -262,15 +276,71 @@ def _write_gemini(template: Template, messages: list[dict[str, Any]]) -> tuple[s
     return url, headers, dict(data)
 
 
+def _write_azure(template: Template, messages: list[dict[str, Any]]) -> tuple[str, dict[str, str], dict[str, Any]]:
+    """Azure's deployments have the version in the address and the key in a header of their own."""
+    options = _copied(template.options)
+    extra_body = options.pop("extra_body", None) or {}
+    headers = {"Content-Type": "application/json", "api-key": template.api_key, **template.extra_headers}
+    data = template.config.transform_request(
+        model=template.model,
+        messages=messages,
+        optional_params=options,
+        litellm_params=template.litellm_params(),
+        headers=headers,
+    )
+    version = template.api_version or load().AZURE_DEFAULT_API_VERSION
+    base = (template.api_base or "").rstrip("/")
+    place = base if "/deployments/" in base else f"{base}/openai/deployments/{quote(template.model, safe='')}"
+    return f"{place}/chat/completions?api-version={version}", headers, {**data, **extra_body}
+
+
+def _azure_with_key(arguments: Mapping[str, Any]) -> bool:
+    """Tokens of Microsoft's, and the versionless API, are litellm's."""
+    has_key = arguments.get("api_key") and arguments.get("api_base")
+    return bool(has_key) and arguments.get("api_version") not in {"v1", "latest", "preview"}
+
+
+def _is_not_claude(arguments: Mapping[str, Any]) -> bool:
+    """Azure AI has Claude, agents and a router at addresses of their own."""
+    name = str(arguments["model"]).lower()
+    return not any(word in name for word in ("claude", "agents/", "router"))
+
+
+def _attribution(_: Template) -> dict[str, str]:
+    """Whom OpenRouter counts the call for."""
+    return {
+        "HTTP-Referer": os.environ.get("OR_SITE_URL") or "https://litellm.ai",
+        "X-Title": os.environ.get("OR_APP_NAME") or "liteLLM",
+    }
+
+
+_OPENAI_ROUTES = """
+    baseten bigmodel cerebras charity_engine chutes codestral dashscope databricks deepinfra deepseek edenai
+    featherless_ai fireworks_ai friendliai galadriel github groq helicone heroku hosted_vllm hyperbolic inception
+    lambda_ai llamafile lm_studio meta_llama minimax mistral moonshot morph nebius novita nscale nvidia_nim
+    ovhcloud perplexity poe publicai sambanova synthetic together_ai vercel_ai_gateway volcengine wandb xai
+    xiaomi_mimo zai
+    """.split()  # noqa: SIM905  # names are read better so
+
 DIALECTS: Mapping[str, Dialect] = {
-    "anthropic": Dialect(ANTHROPIC, url=_messages_url),
-    "deepseek": Dialect(OPENAI),
+    **dict.fromkeys(_OPENAI_ROUTES, Dialect(OPENAI)),
+    "anthropic": Dialect(ANTHROPIC, base="https://api.anthropic.com", url=_messages_url),
+    "azure": Dialect(OPENAI, admits=_azure_with_key, write=_write_azure),
+    "azure_ai": Dialect(OPENAI, admits=_is_not_claude),
     "gemini": Dialect(GEMINI, write=_write_gemini),
-    "hosted_vllm": Dialect(OPENAI),
-    "openai": Dialect(OPENAI),
+    "openai": Dialect(OPENAI, base="https://api.openai.com/v1"),
+    "openrouter": Dialect(OPENAI, base="https://openrouter.ai/api/v1", headers=_attribution),
 }
-"""litellm's providers that are spoken to directly. A provider is added here: one row, once the sweep finds the
-same on the wire by both doors."""
+"""litellm's providers that are spoken to directly. A provider is added here: one row, once `make sweep` finds
+the same on the wire by both doors."""
+
+
+def is_length_reply(response: httpx.Response) -> bool:
+    """Whether this refusal says that the thoughts took all of the reply's length (OpenAI's reasoning models)."""
+    return response.status_code == httpx.codes.BAD_REQUEST and _LENGTH_WORDS in response.text
+
+
+_LENGTH_WORDS = "Could not finish the message because max_tokens or model output limit was reached"
 
 
 def mapped(error: Exception, model: str, provider: str) -> Exception:

@@ -64,9 +64,7 @@ def _joined(parts: list[Any]) -> str:
 
 def _completed(position: int, call: Mapping[str, Any]) -> dict[str, Any]:
     """A whole call, with what some servers leave out."""
-    name = call["function"]["name"]
-    if name == "multi_tool_use.parallel":
-        raise UnreadableError(f"{name} stands for several calls")  # litellm takes it apart
+    call["function"]["name"]  # a call has one
     return {**call, "index": position, "id": call.get("id") or f"call_{uuid.uuid4().hex}"}
 
 

@@ -136,7 +136,7 @@ class Sample:
     @property
     def tool_calls(self) -> list[ToolCall]:
         """The calls so far, in the order the model began them."""
-        return [call.read() for call in self.calls]
+        return [each for call in self.calls for each in _apart(call.read())]
 
     @property
     def is_empty(self) -> bool:
@@ -153,6 +153,21 @@ class Sample:
         call.id = call.id or piece.id or ""
         call.name = call.name or piece.name or ""
         call.arguments.append(piece.arguments)
+
+
+def _apart(call: ToolCall) -> list[ToolCall]:
+    """The calls that one stands for: OpenAI's models sometimes put several into a function of their training."""
+    uses = call["arguments"].get("tool_uses") if call["name"] == "multi_tool_use.parallel" else None
+    if not isinstance(uses, list) or not all(isinstance(use, dict) and "recipient_name" in use for use in uses):
+        return [call]
+    return [
+        ToolCall(
+            id=f"{call['id']}_{number}",
+            name=str(use["recipient_name"]).removeprefix("functions."),
+            arguments=use["parameters"] if isinstance(use.get("parameters"), dict) else {},
+        )
+        for number, use in enumerate(uses)
+    ]
 
 
 @dataclass(slots=True)
@@ -232,17 +247,20 @@ def read_tokens(usage: Any) -> Tokens | None:
     if usage is None:
         return None
     prompt_details = _get(usage, "prompt_tokens_details")
-    completion_details = _get(usage, "completion_tokens_details")
+    prompt, completion = count_of(usage, "prompt_tokens"), count_of(usage, "completion_tokens")
+    reasoning = count_of(_get(usage, "completion_tokens_details"), "reasoning_tokens")
+    if reasoning and count_of(usage, "total_tokens") == prompt + completion + reasoning:
+        completion += reasoning  # xAI counts them beside the completion's, all others within
     return Tokens(
-        prompt=count_of(usage, "prompt_tokens"),
-        completion=count_of(usage, "completion_tokens"),
+        prompt=prompt,
+        completion=completion,
         cache_written=count_of(usage, "cache_creation_input_tokens")
         or count_of(prompt_details, "cache_creation_tokens")
         or count_of(prompt_details, "cache_write_tokens"),
         cache_read=count_of(usage, "cache_read_input_tokens")
         or count_of(prompt_details, "cached_tokens")
         or count_of(usage, "prompt_cache_hit_tokens"),
-        reasoning=count_of(completion_details, "reasoning_tokens"),
+        reasoning=reasoning,
     )
 
 

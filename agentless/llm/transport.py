@@ -60,8 +60,10 @@ class Plan:
         """
         if self._written is _UNWRITTEN:
             streams = bool(self.arguments.get("stream"))
+            messages = self.arguments["messages"]
             self.template = direct.template_of(self.arguments, streams) if is_direct else None
-            self._written = self.template and self.template.write(self.arguments["messages"])
+            takes = self.template is not None and self.template.takes(messages)
+            self._written = self.template.write(messages) if self.template and takes else None
         written: direct.WireRequest | None = self._written
         return written
 
@@ -138,13 +140,15 @@ async def _post(plan: Plan, written: direct.WireRequest, exchange: wire.Exchange
     response.request = request
     if not exchange.has_events:
         await response.aread()
-    if not response.is_success:
+    if not response.is_success and not direct.is_length_reply(response):
         raise plan.template.error(response.status_code, response.text, response.headers)
     return response
 
 
 def _read_whole(plan: Plan, response: httpx.Response) -> list[Event]:
     assert plan.template is not None  # noqa: S101  # a request was written by one
+    if not response.is_success:
+        return [Event(finish_reason="length")]
     try:
         body = json.loads(response.content)
         return plan.template.dialect.format.read_whole(body)

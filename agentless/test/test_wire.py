@@ -98,7 +98,7 @@ def read_events(
     """The same, read as events."""
     exchange = Exchange(is_streaming=True)
     watched(body or Parts(parts), exchange)
-    assert exchange.has_good_reply
+    assert exchange.has_events
     events: list[Any] = []
 
     async def collect() -> None:
@@ -371,68 +371,6 @@ def transact(work: Callable[[httpx.AsyncClient], Any], exchange: Exchange | None
 
 BODY = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hi"}]}
 KEY = {"authorization": "Bearer sk-test"}
-
-
-def test_a_request_goes_out_again_as_it_was(server: Loopback) -> None:
-    """Same address, headers and body, for another attempt; by the connection that is free."""
-    url = f"{server.openai_url}/chat/completions"
-    first, second = Exchange(), Exchange()
-    first.takes = "/completions"
-
-    async def both(client: httpx.AsyncClient) -> None:
-        with pytest.raises(wire.ReplyTaken):
-            await client.post(url, json=BODY, headers=KEY)
-        assert first.sent is not None
-        assert first.response is not None
-        await first.response.aread()
-        response = await first.sent.again(second)
-        await response.aread()
-
-    transact(both, first)
-    one, other = server.journal
-    assert (one.body, one.headers, one.connection) == (other.body, other.headers, other.connection)
-    assert (first.requests, second.requests, second.status) == (1, 1, 200)
-
-
-def test_a_good_reply_can_be_taken(server: Loopback) -> None:
-    """It ends what asked for it; a refusal is that one's own, and nothing is sent for an answer at hand."""
-    url = f"{server.openai_url}/chat/completions"
-    server.script("good", faults.Status(400))
-
-    async def post(client: httpx.AsyncClient) -> Any:
-        return await client.post(url, json=BODY, headers=KEY)
-
-    taken, refused = Exchange(), Exchange()
-    taken.takes = refused.takes = "/chat/completions"
-    with pytest.raises(wire.ReplyTaken):
-        transact(post, taken)
-    assert taken.has_good_reply
-    assert transact(post, refused).status_code == 400
-    assert not refused.has_good_reply
-    assert len(server.journal) == 2
-
-    elsewhere = Exchange()
-    elsewhere.takes = "/responses"
-    assert transact(post, elsewhere).status_code == 200
-    assert elsewhere.sent is None
-    posts = len(server.journal)
-
-    told = Exchange()
-    told.answer = refused.response
-    assert transact(post, told).status_code == 400
-    told.answer = httpx.ReadError("reset")
-    with pytest.raises(httpx.ReadError):
-        transact(post, told)
-    assert len(server.journal) == posts
-
-    async def get_first(client: httpx.AsyncClient) -> int:
-        assert (await client.get(f"{server.openai_url}/models")).status_code != 400
-        response: httpx.Response = await post(client)
-        return response.status_code
-
-    told.answer, told.takes = refused.response, "/models"
-    assert transact(get_first, told) == 400
-    assert [entry.method for entry in server.journal[posts:] if entry.method == "POST"] == []
 
 
 def test_a_client_that_is_closed_lets_its_replies_come(server: Loopback) -> None:
