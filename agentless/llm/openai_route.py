@@ -1,11 +1,12 @@
 """litellm's OpenAI route without the SDK's walk through every value, which is a third of a call's time.
 
 The request that litellm hands to the OpenAI SDK is JSON already, and of the reply it wants a `dict`; in
-between, the SDK (2.x) compares each value with its annotated type, both ways. Here the SDK's client gives
-its address, headers and connections, and its exceptions for what goes wrong; requests that are not ours
+between, the SDK (2.x, 3.x) compares each value with its annotated type, both ways. Here its client gives
+the address, headers and connections, and its exceptions for what goes wrong; requests that are not ours
 take its own way. Measured on litellm 1.105.3.
 """
 
+import inspect
 import json
 import weakref
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from typing import Any
 
 import httpx
 
-from agentless.llm import shortcuts, wire
+from agentless.llm import reaches, shortcuts, wire
 
 _SDK_OPTIONS = frozenset({"extra_headers", "extra_query", "extra_body"})
 
@@ -32,10 +33,14 @@ class _Parsed:
 
 def set_up() -> None:
     """Put our way before the SDK's."""
-    from litellm.llms.openai import openai as module
+    reaches.OPENAI_REQUEST.replace(_before)
 
-    OpenAIChatCompletion = module.OpenAIChatCompletion  # noqa: N806  # a class
-    by_sdk = OpenAIChatCompletion.make_openai_chat_completion_request
+
+def _before(by_sdk: Any) -> Any:
+    is_output_limit, build = reaches.IS_OUTPUT_LIMIT.find(), reaches.OUTPUT_LIMIT.find()
+    more: dict[str, Any] = {}  # from 1.109.3 on
+    if build is not None and "base_model" in inspect.signature(build).parameters:
+        more["base_model"] = None
 
     async def make(
         self: Any, openai_aclient: Any, data: dict[str, Any], **options: Any
@@ -50,14 +55,12 @@ def set_up() -> None:
         try:
             return await _complete(openai_aclient, data)
         except openai.BadRequestError as error:  # as the way that this one replaces does
-            if not module.is_output_token_limit_error(error):
+            if is_output_limit is None or build is None or not is_output_limit(error):
                 raise
-            made: tuple[dict[str, str], Any] = module.build_output_token_limit_response(
-                e=error, data=data, is_async=True
-            )
+            made: tuple[dict[str, str], Any] = build(e=error, data=data, is_async=True, **more)
             return made
 
-    OpenAIChatCompletion.make_openai_chat_completion_request = make
+    return make
 
 
 async def _complete(client: Any, data: Mapping[str, Any]) -> tuple[dict[str, str], Any]:
@@ -103,7 +106,7 @@ def _request(client: Any, data: Mapping[str, Any]) -> httpx.Request:
 def _address(client: Any) -> tuple[httpx.URL, dict[str, str]]:
     """Where the SDK's client sends chat completions, and its headers; worked out once a client."""
     if client not in _addresses:
-        base: httpx.URL = client.base_url  # ends with a slash
+        base = httpx.URL(str(client.base_url))  # ends with a slash; the SDK's may be another httpx's
         headers = {**client._client.headers, **client.auth_headers, **client.default_headers}  # noqa: SLF001
         _addresses[client] = (
             base.copy_with(raw_path=base.raw_path + b"chat/completions"),

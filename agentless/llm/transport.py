@@ -4,6 +4,7 @@ litellm's types stop here; what goes out are `Event`s, and litellm's own excepti
 """
 
 import asyncio
+import contextvars
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
@@ -13,9 +14,8 @@ from typing import Any
 
 import httpx
 
-from agentless.llm import bridge, litellm_replies, molds, wire
+from agentless.llm import bridge, importing, litellm_replies, molds, reaches, watch, wire
 from agentless.llm.formats import Format, format_of
-from agentless.llm.importing import load
 from agentless.llm.replies import Event
 
 # One value for all: litellm builds a new OpenAI client for each distinct time-out, and its time-out is
@@ -115,6 +115,7 @@ async def send(plan: Plan, exchange: wire.Exchange) -> list[Event]:
                 return form.read_whole(json.loads(exchange.response.content))
             except ValueError:  # litellm says what is wrong with it
                 reply = await _tell(plan, plan.arguments, exchange, exchange.response)
+        watch.note_answer(plan.route, plan.model, exchange)
         return litellm_replies.read_whole(reply)
     finally:
         await exchange.close()
@@ -140,7 +141,9 @@ async def stream(plan: Plan, exchange: wire.Exchange) -> AsyncGenerator[Event, N
                         yield piece
             return
         async for piece in litellm_replies.read_stream(reply, exchange):
+            watch.note_answer(plan.route, plan.model, exchange)
             yield piece
+        watch.note_answer(plan.route, plan.model, exchange)  # there was not a piece
     finally:
         wire.current.reset(watched)
         await exchange.close()
@@ -148,12 +151,13 @@ async def stream(plan: Plan, exchange: wire.Exchange) -> AsyncGenerator[Event, N
 
 def _form_of(plan: Plan) -> Format | None:
     """The plan's format, unless an application listens to what litellm does, or has a say in it."""
-    litellm = load()
+    litellm = importing.load()
     has_say = (
         _has_callbacks(litellm)
-        or any(getattr(litellm, name, None) for name in _SETTINGS)
+        or any(getattr(litellm, name, None) for name in reaches.CLIENT_SETTINGS)
         or _is_wrapped(litellm.acompletion, "litellm.")
         or _is_wrapped(httpx.AsyncClient.send, "httpx.")
+        or not importing.is_tested()
     )
     return None if has_say else plan.format
 
@@ -198,18 +202,24 @@ async def _tell(
 
 
 async def _complete(plan: Plan, arguments: Mapping[str, Any], exchange: wire.Exchange) -> Any:
-    litellm = load()
-    from litellm._internal_context import is_internal_call
-
+    litellm = importing.load()
+    is_internal_call = reaches.INTERNAL_CALL.find(_NOBODYS)
     watched = wire.current.set(exchange)
     # Its logging worker only serves callbacks, and costs a task a call.
     quiet = is_internal_call.set(not _has_callbacks(litellm))
     try:
-        with bridge.inline(plan.route in _ASYNC_ROUTES):
+        with (
+            bridge.inline(plan.route in _ASYNC_ROUTES and importing.is_tested()),
+            importing.no_warnings((plan.route, frozenset(arguments))),
+        ):
             return await litellm.acompletion(**arguments, **_retries(plan.route), timeout=_NO_TIMEOUT)
     finally:
         is_internal_call.reset(quiet)
         wire.current.reset(watched)
+
+
+# Where litellm has no such mark.
+_NOBODYS: contextvars.ContextVar[bool] = contextvars.ContextVar("agentless_nobodys", default=False)
 
 
 def _retries(route: str) -> dict[str, int]:
@@ -223,35 +233,12 @@ _REFUSE_RETRIES = frozenset({"gradient_ai"})
 
 
 def _has_callbacks(litellm: Any) -> bool:
-    return any(getattr(litellm, name, None) for name in _CALLBACKS)
+    return any(getattr(litellm, name, None) for name in reaches.CALLBACKS)
 
 
 def _is_wrapped(function: Any, package: str) -> bool:
     # Where calls are traced, something else stands in its place, though it may bear its name and globals.
     return not (type(function) is FunctionType and function.__globals__["__name__"].startswith(package))
-
-
-# By which requests come out differently from call to call, or by another client.
-_SETTINGS = (
-    "aclient_session",
-    "headers",
-    "model_alias_map",
-    "model_fallbacks",
-    "modify_params",
-    "organization",
-    "proxy_auth",
-)
-_CALLBACKS = (
-    "callbacks",
-    "pre_call_rules",
-    "post_call_rules",
-    "input_callback",
-    "success_callback",
-    "failure_callback",
-    "_async_input_callback",
-    "_async_success_callback",
-    "_async_failure_callback",
-)
 
 
 # `acompletion` runs `completion` in a thread to get a coroutine from it. On these routes that takes a

@@ -17,7 +17,7 @@ import asyncio
 import contextvars
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import httpx
 
@@ -97,6 +97,8 @@ class Exchange:
         self.on_sent: list[Callable[[], None]] = []
         """Called once the request is out."""
         self.requests = 0
+        self.is_unwatched = False
+        """Claims that an answer came, and its request was not seen here."""
         self.sent: Sent | None = None
         self.response: httpx.Response | None = None
         self.answer: httpx.Response | Exception | None = None
@@ -147,8 +149,8 @@ class Exchange:
         """Keep what `response` says, and watch its body from here on."""
         self.status = response.status_code
         self.headers = response.headers
-        assert isinstance(response.stream, httpx.AsyncByteStream)  # noqa: S101  # an async transport's
-        body = WatchedBody(response.stream, self, self.is_streaming and has_event_lines(response))
+        stream = cast("httpx.AsyncByteStream", response.stream)  # an async transport's
+        body = WatchedBody(stream, self, self.is_streaming and has_event_lines(response))
         self._bodies.append(body)
         self.response = response
         response.stream = body
