@@ -286,8 +286,8 @@ def _judge(call: Call, attempt: _Attempt, error: Exception) -> tuple[Exception, 
 def _bill(attempt: _Attempt) -> Bill:
     exchange, tokens = attempt.exchange, attempt.reply.tokens
     refused = exchange.status is not None and exchange.status >= httpx.codes.BAD_REQUEST
-    is_seen = exchange.requests > 0 or exchange.is_unwatched
-    unsent = not is_seen or isinstance(exchange.failure, _NEVER_SENT)
+    unsent = exchange.requests == 0 and not exchange.is_unwatched
+    unsent = unsent or isinstance(exchange.failure, _NEVER_SENT)
     if refused or unsent:
         return Bill()
     if tokens is None:
@@ -312,7 +312,7 @@ def _fault(exchange: wire.Exchange, error: Exception) -> Fault:
     if isinstance(error, UnwatchedReplyError):
         return Fault(Kind.UNWATCHED)
     if exchange.requests == 0:
-        return Fault(Kind.UNSENT)
+        return Fault(Kind.OTHER if exchange.is_unwatched else Kind.UNSENT)
     failure = error if isinstance(error, wire.TruncatedStreamError) else exchange.failure
     if isinstance(failure, wire.ErrorEventError):
         body = json.dumps({"error": dict(failure.error)})

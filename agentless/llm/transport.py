@@ -204,6 +204,7 @@ async def _tell(
 async def _complete(plan: Plan, arguments: Mapping[str, Any], exchange: wire.Exchange) -> Any:
     litellm = importing.load()
     is_internal_call = reaches.INTERNAL_CALL.find(_NOBODYS)
+    exchange.is_unwatched = watch.is_unwatched(plan.route)
     watched = wire.current.set(exchange)
     # Its logging worker only serves callbacks, and costs a task a call.
     quiet = is_internal_call.set(not _has_callbacks(litellm))

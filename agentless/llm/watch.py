@@ -110,13 +110,18 @@ def _forget(made: Any) -> None:
         getattr(cache, "ttl_dict", {}).pop(key, None)
 
 
+def is_unwatched(route: str) -> bool:
+    """Claims that what is sent by this route may not be seen."""
+    return route in UNWATCHED or _is_allowed() or any(map(_setting, reaches.OWN_CLIENTS))
+
+
 def note_answer(route: str, model: str, exchange: wire.Exchange) -> None:
     """Hold litellm, which has answered, to our connection having seen the request.
 
     Raises:
         UnwatchedReplyError: It has not, on a route where it should have.
     """
-    if exchange.requests or exchange.is_unwatched:
+    if exchange.requests:
         return
     exchange.is_unwatched = True
     unseen = f"{model}: litellm answered, and our connection saw no request"

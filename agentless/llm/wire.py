@@ -98,7 +98,7 @@ class Exchange:
         """Called once the request is out."""
         self.requests = 0
         self.is_unwatched = False
-        """Claims that an answer came, and its request was not seen here."""
+        """Claims that requests of this attempt may go out, and be paid for, without being seen here."""
         self.sent: Sent | None = None
         self.response: httpx.Response | None = None
         self.answer: httpx.Response | Exception | None = None
