@@ -13,6 +13,8 @@ Our own:
       StreamInterruptedError   (ConnectionError)  a stream broke: .index .text .texts .usage .trajectories
       DeadlineExceededError    (TimeoutError)     an attempt took too long: .seconds
       BudgetExceededError      (RuntimeError)     not sent, the money is spent: .spent .reserved .asked
+      UnsupportedLitellmError  (RuntimeError)     not sent, litellm's connections are not ours: .version
+      UnwatchedReplyError      (RuntimeError)     litellm answered and no request was seen: perhaps paid for
 
 litellm's own, by another road to the same classes (`agentless.errors.Timeout is litellm.Timeout`):
 
@@ -62,6 +64,8 @@ __all__ = [
     "UnknownModelError",
     "UnprocessableEntityError",
     "UnsupportedFeatureError",
+    "UnsupportedLitellmError",
+    "UnwatchedReplyError",
 ]
 
 
@@ -245,6 +249,22 @@ class BudgetExceededError(AgentlessError, RuntimeError):
         self.spent = spent
         self.reserved = reserved
         self.asked = asked
+
+
+class UnsupportedLitellmError(AgentlessError, RuntimeError):
+    """litellm, in this `version`, does not send by our connection; nothing was sent.
+
+    `supported` are the versions that do, as pip takes them.
+    """
+
+    def __init__(self, message: str, /, *, version: str = "", supported: str = "") -> None:
+        super().__init__(message)
+        self.version = version
+        self.supported = supported
+
+
+class UnwatchedReplyError(AgentlessError, RuntimeError):
+    """litellm answered, and our connection saw no request: it may have been paid for, more than once too."""
 
 
 def _rebuild(kind: type[AgentlessError], args: tuple[Any, ...]) -> Any:

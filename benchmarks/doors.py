@@ -21,7 +21,7 @@ import httpx
 
 from agentless.credentials import Credentials
 from agentless.frozen import FrozenDict
-from agentless.llm import direct, importing, transport, wire
+from agentless.llm import direct, importing, litellm_door, wire
 from agentless.llm.capabilities import Capabilities
 from agentless.llm.formats import OPENAI
 from agentless.llm.messages import prepare
@@ -101,9 +101,8 @@ async def by_litellm(arguments: Mapping[str, Any], streams: bool) -> Seen | str:
     """The request that litellm makes, or why there is none."""
     _Recorder.taken = None
     extra = {"stream_options": {"include_usage": True}} if streams else {}
-    plan = transport.Plan(arguments)
     try:
-        reply = await transport._complete(plan, {**copy.deepcopy(dict(arguments)), **extra}, wire.Exchange())
+        reply = await litellm_door._complete({**copy.deepcopy(dict(arguments)), **extra}, wire.Exchange())
         async for _ in reply:
             break
     except Exception as error:

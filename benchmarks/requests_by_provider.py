@@ -32,6 +32,7 @@ from agentless.config import read_config
 from agentless.errors import AgentlessError
 from agentless.llm import importing, provider_rows, wire
 from agentless.llm.registry import load_registry
+from agentless.llm.watch import UNWATCHED
 from agentless.loopback import Loopback, faults
 from agentless.loopback.faults import Fault
 from agentless.loopback.provider import Exchange, Provider, Request
@@ -53,12 +54,6 @@ PATIENCE = 1.0
 """Seconds after which a fault that comes at once should have ended the call."""
 TYPED = (openai.OpenAIError, AgentlessError)
 """What a failed call may raise: litellm's exceptions are all OpenAI errors."""
-
-UNWATCHED = frozenset(
-    {"aiohttp_openai", "amazon_nova", "custom", "maritalk", "nlp_cloud", "oobabooga", "petals"}
-)
-"""litellm has a blocking client (or aiohttp) for these, which no transport of ours is under: their requests
-are counted here, but nothing would stop a second one, and no failure of theirs is tried again."""
 
 # What these routes ask for beside a key and an address.
 _EXTRA: Mapping[str, Mapping[str, Any]] = {

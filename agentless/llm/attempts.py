@@ -17,7 +17,12 @@ import httpx
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
 
 from agentless.config import ModelSettings
-from agentless.errors import DeadlineExceededError, EmptyReplyError, StreamInterruptedError
+from agentless.errors import (
+    DeadlineExceededError,
+    EmptyReplyError,
+    StreamInterruptedError,
+    UnwatchedReplyError,
+)
 from agentless.llm import transport, wire
 from agentless.llm.accounts import Permit
 from agentless.llm.failures import as_litellm, redact
@@ -89,8 +94,11 @@ class _Attempt:
 async def run(call: Call) -> Outcome:
     """Make attempts until one brings a reply, or none is left.
 
-    A failure is one of litellm's own exceptions, `DeadlineExceededError`, `EmptyReplyError` or
-    `StreamInterruptedError`, with a note of attempts and seconds.
+    A failure is one of litellm's own exceptions, `DeadlineExceededError`, `EmptyReplyError`,
+    `StreamInterruptedError` or `UnwatchedReplyError`, with a note of attempts and seconds.
+
+    Raises:
+        UnsupportedLitellmError: litellm does not send by our connection; nothing is sent.
     """
     await transport.prepare(call.plan)
     began = time.monotonic()
@@ -265,7 +273,7 @@ def _judge(call: Call, attempt: _Attempt, error: Exception) -> tuple[Exception, 
         call.gate.hold(capped)
     elif fault.status == httpx.codes.TOO_MANY_REQUESTS and decision.verdict is Verdict.RETRY:
         call.gate.hold(call.settings.retry_min_wait)
-    is_ours = isinstance(error, (DeadlineExceededError, EmptyReplyError))
+    is_ours = isinstance(error, (DeadlineExceededError, EmptyReplyError, UnwatchedReplyError))
     if attempt.emitted or (fault.kind is not Kind.EMPTY and _has_finished(attempt)):
         # What has reached the caller, or is complete and paid for, is not asked for again.
         return _interrupted(call, attempt, error), Decision(Verdict.FINAL)
@@ -277,7 +285,8 @@ def _judge(call: Call, attempt: _Attempt, error: Exception) -> tuple[Exception, 
 def _bill(attempt: _Attempt) -> Bill:
     exchange, tokens = attempt.exchange, attempt.reply.tokens
     refused = exchange.status is not None and exchange.status >= httpx.codes.BAD_REQUEST
-    unsent = exchange.requests == 0 or isinstance(exchange.failure, _NEVER_SENT)
+    unsent = exchange.requests == 0 and not exchange.is_unwatched
+    unsent = unsent or isinstance(exchange.failure, _NEVER_SENT)
     if refused or unsent:
         return Bill()
     if tokens is None:
@@ -299,8 +308,10 @@ def _fault(exchange: wire.Exchange, error: Exception) -> Fault:
         return Fault(Kind.DEADLINE)
     if isinstance(error, EmptyReplyError):
         return Fault(Kind.EMPTY)
+    if isinstance(error, UnwatchedReplyError):
+        return Fault(Kind.UNWATCHED)
     if exchange.requests == 0:
-        return Fault(Kind.UNSENT)
+        return Fault(Kind.OTHER if exchange.is_unwatched else Kind.UNSENT)
     failure = error if isinstance(error, wire.TruncatedStreamError) else exchange.failure
     if isinstance(failure, wire.ErrorEventError):
         body = json.dumps({"error": dict(failure.error)})

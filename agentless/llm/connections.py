@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import httpx
 
@@ -66,8 +66,8 @@ class Connections(httpx.AsyncBaseTransport):
         except BaseException:
             self._kept.release(connection)
             raise
-        assert isinstance(response.stream, httpx.AsyncByteStream)  # noqa: S101  # an async transport's
-        response.stream = _Body(response.stream, partial(self._kept.release, connection))
+        stream = cast("httpx.AsyncByteStream", response.stream)  # an async transport's
+        response.stream = _Body(stream, partial(self._kept.release, connection))
         return response
 
     async def aclose(self) -> None:

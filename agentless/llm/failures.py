@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 
-from agentless.llm import wire
+from agentless.llm import reaches, wire
 from agentless.llm.importing import load
 from agentless.llm.retries import status_of
 
@@ -23,7 +23,7 @@ def as_litellm(error: Exception, request: Mapping[str, Any]) -> Exception:
     if isinstance(cause, wire.ErrorEventError):
         message = f"the service failed in the stream: {dict(cause.error)}"
         return _for_status(litellm, status_of(cause.error), message, names)
-    if isinstance(error, tuple(litellm.LITELLM_EXCEPTION_TYPES)):
+    if isinstance(error, tuple(reaches.exceptions())):
         return error
     text = f"{type(error).__name__}: {error}"
     connection_error: Exception = litellm.APIConnectionError(message=text, **names)
@@ -108,9 +108,9 @@ def _for_status(litellm: Any, status: int, message: str, names: dict[str, str]) 
     return error
 
 
-def let_errors_travel(litellm: Any) -> None:
+def let_errors_travel() -> None:
     """Make litellm's exceptions fit for `pickle` and `copy`: by themselves none can be rebuilt."""
-    for kind in {*litellm.LITELLM_EXCEPTION_TYPES}:
+    for kind in {*reaches.exceptions()}:
         copyreg.pickle(kind, _reduce_error)
 
 

@@ -1,22 +1,25 @@
-"""litellm, imported without its side effects and with its connections watched. Measured on 1.105.3."""
+"""litellm, imported without its side effects and with its connections watched."""
 
 import asyncio
 import atexit
 import concurrent.futures.thread  # noqa: F401  # see `_wait`
+import copy
 import gc
 import importlib
 import logging
 import os
+import re
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
 import httpx
 
-from agentless.llm import bridge, wire
+from agentless.errors import UnsupportedLitellmError
+from agentless.llm import bridge, reaches, watch, wire
 from agentless.llm.tokens import load_tables
 
 # Set around the import and taken back after it. The cost map is else fetched from the network at import
@@ -41,6 +44,8 @@ _client: Any = None
 _thread: threading.Thread | None = None
 _loader: int | None = None
 _is_held = False
+_is_tested = True
+_refusal: UnsupportedLitellmError | None = None
 
 
 def load() -> Any:
@@ -60,16 +65,17 @@ def _load_locked() -> None:
     if _litellm is not None:
         return
     _loader = threading.get_ident()
-    with _no_collections(), _no_traces():
+    with _no_collections(), _no_traces(), _ignoring():
         import litellm
 
         # What the first call would do on the engine's loop, in 0.3 s; and schemas that are built
         # at first use, with a warning that only the import's own filters hide.
-        importlib.import_module("openai.resources")
-        importlib.import_module("litellm.litellm_core_utils.default_encoding")
+        for name in reaches.WARM_MODULES:
+            with suppress(ImportError):
+                importlib.import_module(name)
         litellm.ModelResponse()
         litellm.ModelResponseStream()
-    _set_up(litellm)
+        _set_up(litellm)
     load_tables()
     _litellm = litellm
 
@@ -119,14 +125,23 @@ def is_loaded() -> bool:
     return _litellm is not None
 
 
+def is_tested() -> bool:
+    """Claims that this litellm is one of those that were tested; else it does everything itself."""
+    return _is_tested
+
+
 async def warm() -> None:
-    """Import litellm off the loop, so that the first call's deadline does not pay for it."""
-    if is_loaded():
-        return
-    async with _warming:  # one of the engine's threads is enough
-        if is_loaded():
-            return
-        await _load_in_thread()
+    """Import litellm off the loop, so that the first call's deadline does not pay for it.
+
+    Raises:
+        UnsupportedLitellmError: litellm does not send by our connection.
+    """
+    if not is_loaded():
+        async with _warming:  # one of the engine's threads is enough
+            if not is_loaded():
+                await _load_in_thread()
+    if _refusal is not None:
+        raise copy.copy(_refusal)  # each call its own, with its own traceback
 
 
 async def _load_in_thread() -> None:
@@ -204,46 +219,63 @@ def _no_traces() -> Iterator[None]:
         warnings._filters_mutated()  # type: ignore[attr-defined]  # noqa: SLF001  # else stale caches
 
 
+# pydantic says so where litellm's modules make their schemas: some at the import, others at a first call.
+_READ_ONLY = r"Items? .* using the `ReadOnly` qualifier"
+_quiet_kinds: set[Any] = set()
+
+
+@contextmanager
+def no_warnings(kind: Hashable) -> Iterator[None]:
+    """Within it, the first time for calls of this `kind`, pydantic does not warn of litellm's schemas."""
+    if kind in _quiet_kinds:
+        yield
+        return
+    _quiet_kinds.add(kind)
+    with _ignoring():
+        yield
+
+
+@contextmanager
+def _ignoring() -> Iterator[None]:
+    # `catch_warnings` would put back what another thread has changed meanwhile.
+    filters: list[Any] = warnings.filters  # type: ignore[assignment]  # typed as a Sequence
+    entry = ("ignore", re.compile(_READ_ONLY), UserWarning, None, 0)
+    filters.insert(0, entry)
+    warnings._filters_mutated()  # type: ignore[attr-defined]  # noqa: SLF001  # else stale caches
+    try:
+        yield
+    finally:
+        with suppress(ValueError):  # an application has put its own back
+            warnings.filters.remove(entry)  # type: ignore[attr-defined]  # as above
+        warnings._filters_mutated()  # type: ignore[attr-defined]  # noqa: SLF001  # as above
+
+
 def _set_up(litellm: Any) -> None:
+    global _is_tested, _refusal  # noqa: PLW0603  # found out once, at the import
     from agentless.llm.failures import let_errors_travel  # it imports this module
 
     litellm.suppress_debug_info = True  # banners on stdout
     litellm.disable_streaming_logging = True
     litellm.REPEATED_STREAMING_CHUNK_LIMIT = sys.maxsize  # 100 equal chunks in a row were an error
     litellm.disable_stop_sequence_limit = True  # else more than 4 are cut in silence; options.py counts
-    if litellm.disable_hf_tokenizer_download is None:
+    if getattr(litellm, "disable_hf_tokenizer_download", None) is None:
         # Pricing a stream before it begins, litellm counts the tokens of an empty text, for Llama and
         # Command R with a tokenizer that it downloads: on the loop, 23-46 s where the host is out of reach.
         litellm.disable_hf_tokenizer_download = True
-    _watch_connections()
-    let_errors_travel(litellm)
+    let_errors_travel()
+    watch.set_up()
+    _is_tested = watch.warn_of_version()
+    _refusal = watch.check()
     bridge.on_exit(_close_clients)
     # Tearing down litellm's modules takes over a second; frozen objects are not looked at (0.15 s).
     atexit.register(gc.freeze)
-
-
-def _watch_connections() -> None:
-    from litellm.llms.custom_httpx import http_handler
-
-
-    def create_transport(ssl_context: Any = None, ssl_verify: Any = None, **_: Any) -> Any:
-        verify = ssl_context if ssl_context is not None else ssl_verify if ssl_verify is not None else True
-        return wire.WatchedTransport(verify=verify)
-
-    # TEMPORARY until the table of reaches comes
-    for name in ("create_async_transport", "_create_async_transport"):
-        if hasattr(http_handler.AsyncHTTPHandler, name):
-            setattr(http_handler.AsyncHTTPHandler, name, staticmethod(create_transport))
-    http_handler.AsyncHTTPTransport = wire.WatchedTransport  # its proxies' transports
 
 
 def transport_to(url: httpx.URL) -> wire.WatchedTransport:
     """The connections to `url`, with the certificates and proxies that litellm's own clients would use."""
     global _client  # noqa: PLW0603  # one a process; made on the engine's loop
     if _client is None or _client.client.is_closed:
-        from litellm.llms.custom_httpx.http_handler import AsyncHTTPHandler
-
-        _client = AsyncHTTPHandler(timeout=None)
+        _client = reaches.CLIENT.find()(timeout=None)
     transport = _client.client._transport_for_url(url)  # noqa: SLF001  # by the proxies' patterns
     if not isinstance(transport, wire.WatchedTransport):
         raise TypeError(f"litellm's connections to {url.host} are not ours: {type(transport).__name__}")
@@ -251,7 +283,9 @@ def transport_to(url: httpx.URL) -> wire.WatchedTransport:
 
 
 async def _close_clients() -> None:
-    await _litellm.close_litellm_async_clients()
+    close = reaches.CLOSE_CLIENTS.find()
+    if close is not None:
+        await close()
     if _client is not None:
         await _client.client.aclose()
 
@@ -267,17 +301,16 @@ def _forget_clients() -> None:
     _client = None
     if _litellm is None:
         return
-    cache = _litellm.in_memory_llm_clients_cache
-    _graveyard.append(dict(cache.cache_dict))
-    cache.cache_dict.clear()
-    cache.ttl_dict.clear()
-    worker = importlib.import_module("litellm.litellm_core_utils.logging_worker").GLOBAL_LOGGING_WORKER
-    for name in ("_queue", "_sem", "_worker_task", "_bound_loop"):
-        _graveyard.append(getattr(worker, name))
-        setattr(worker, name, None)
-    for name in ("_dequeued_tasks", "_running_tasks"):
-        _graveyard.append(getattr(worker, name))
-        setattr(worker, name, type(getattr(worker, name))())
+    cache = reaches.CLIENTS.find()
+    for name in ("cache_dict", "ttl_dict"):
+        if hasattr(cache, name):
+            _graveyard.append(dict(getattr(cache, name)))
+            getattr(cache, name).clear()
+    worker = reaches.LOGGING_WORKER.find()
+    for name, make in reaches.WORKER_FIELDS.items():
+        if hasattr(worker, name):
+            _graveyard.append(getattr(worker, name))
+            setattr(worker, name, None if make is None else make())
 
 
 bridge.on_fork(_forget_clients)

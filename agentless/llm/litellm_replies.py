@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from enum import Enum
 from typing import Any
 
-from agentless.llm import wire
+from agentless.llm import reaches, wire
 from agentless.llm.replies import Event, ToolPiece, read_tokens
 
 
@@ -27,17 +27,6 @@ def read_whole(response: Any) -> list[Event]:
     return events
 
 
-# Streams whose pieces are OpenAI's, told by their class or one it derives from; read in 1.105.3.
-_OPENAI_STREAMS = frozenset(
-    {
-        "openai.AsyncStream",
-        "litellm.llms.openai.chat.gpt_transformation.OpenAIChatCompletionStreamingHandler",
-        "litellm.llms.openrouter.chat.transformation.OpenRouterChatCompletionStreamingHandler",
-    }
-)
-_CLAUDE_STREAM = "litellm.llms.anthropic.chat.handler.ModelResponseIterator"
-
-
 class _Kind(Enum):
     """What a stream's pieces are."""
 
@@ -49,9 +38,9 @@ class _Kind(Enum):
 def _kind_of(wrapper: Any) -> _Kind:
     kinds = type(getattr(wrapper, "completion_stream", None)).__mro__
     names = {f"{kind.__module__}.{kind.__name__}" for kind in kinds}
-    return (
-        _Kind.CLAUDE if _CLAUDE_STREAM in names else _Kind.OPENAI if names & _OPENAI_STREAMS else _Kind.OTHER
-    )
+    if reaches.CLAUDE_STREAM in names:
+        return _Kind.CLAUDE
+    return _Kind.OPENAI if names & reaches.OPENAI_STREAMS else _Kind.OTHER
 
 
 async def read_stream(wrapper: Any, exchange: wire.Exchange) -> AsyncIterator[Event]:

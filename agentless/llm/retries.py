@@ -31,6 +31,7 @@ class Kind(Enum):
     EMPTY = "the reply was empty"
     CUT = "the stream was cut"
     OTHER = "the reply could not be used"
+    UNWATCHED = "the reply came by another connection than ours"
 
 
 class Verdict(Enum):
@@ -68,6 +69,7 @@ _BY_KIND = {
     Kind.EMPTY: Verdict.RETRY,
     Kind.CUT: Verdict.RETRY,
     Kind.OTHER: Verdict.FINAL,
+    Kind.UNWATCHED: Verdict.HOPELESS,  # the others would come as this one did, and are paid for
 }
 
 # An allow-list: every other status is final. 409: lock time-outs (OpenAI); 529: overloaded (Anthropic).

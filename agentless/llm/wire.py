@@ -16,7 +16,7 @@ Requests outside an attempt (an application's own use of litellm) pass through u
 import asyncio
 import contextvars
 from collections.abc import AsyncGenerator, Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import httpx
 
@@ -62,6 +62,8 @@ class Exchange:
         self.on_sent: list[Callable[[], None]] = []
         """Called once the request is out."""
         self.requests = 0
+        self.is_unwatched = False
+        """Claims that requests of this attempt may go out, and be paid for, without being seen here."""
         self.response: httpx.Response | None = None
         self.status: int | None = None
         self.headers: Mapping[str, str] = {}
@@ -99,8 +101,8 @@ class Exchange:
         """Keep what `response` says, and watch its body from here on."""
         self.status = response.status_code
         self.headers = response.headers
-        assert isinstance(response.stream, httpx.AsyncByteStream)  # noqa: S101  # an async transport's
-        body = WatchedBody(response.stream, self, self.is_streaming and has_event_lines(response))
+        stream = cast("httpx.AsyncByteStream", response.stream)  # an async transport's
+        body = WatchedBody(stream, self, self.is_streaming and has_event_lines(response))
         self._bodies.append(body)
         self.response = response
         response.stream = body

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from agentless.errors import SamplesIncompleteError
-from agentless.llm import direct, importing, transport
+from agentless.llm import direct, importing, litellm_door, transport
 from agentless.llm.codegen import CodegenModel
 from agentless.llm.formats import ANTHROPIC, OPENAI
 from agentless.llm.replies import Tokens, UnreadableError, fold
@@ -60,7 +60,7 @@ def both(monkeypatch: pytest.MonkeyPatch, outcome: Callable[[], Any]) -> list[An
     """What comes out by the direct door, and by litellm's."""
     found = []
     for is_direct in (True, False):
-        monkeypatch.setattr(transport, "is_direct", is_direct)
+        monkeypatch.setattr(litellm_door, "_sends_all", not is_direct)
         found.append(outcome())
     return found
 
