@@ -119,6 +119,11 @@ class Loopback:
         return f"http://127.0.0.1:{self.port}"
 
     @property
+    def gemini_url(self) -> str:
+        """The base URL for Gemini's format."""
+        return f"http://127.0.0.1:{self.port}/v1beta"
+
+    @property
     def journal(self) -> list[Entry]:
         """The requests so far, in order of arrival: a new list of the live entries."""
         return self._provider.journal.snapshot()
