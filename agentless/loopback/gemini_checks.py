@@ -207,8 +207,8 @@ def _check_signature(content: Mapping[str, Any], position: int) -> None:
     name = first["function_call"].get("name", "")
     raise _refused(
         "Function call is missing a thought_signature in functionCall parts. This is required for tools to"
-        " work correctly, and missing thought_signature may lead to degraded model performance. Additional data,"
-        f" function call `default_api:{name}` , position {position + 1}. Please refer to"
+        " work correctly, and missing thought_signature may lead to degraded model performance. Additional"
+        f" data, function call `default_api:{name}` , position {position + 1}. Please refer to"
         " https://ai.google.dev/gemini-api/docs/thought-signatures for more details."
     )
 
