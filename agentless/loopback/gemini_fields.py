@@ -63,10 +63,10 @@ _TABLE: Final[Mapping[str, Mapping[str, str]]] = {
         "FunctionCallingConfig": "function_calling_config",
         "struct": "retrieval_config",
     },
-    "FunctionCallingConfig": {"Mode": "mode", "string*": "allowed_function_names"},
+    "FunctionCallingConfig": {"FunctionCallingConfig.Mode": "mode", "string*": "allowed_function_names"},
     "SafetySetting": {
         "HarmCategory": "category",
-        "HarmBlockThreshold": "threshold",
+        "SafetySetting.HarmBlockThreshold": "threshold",
         "string": "method",
     },
     "GenerationConfig": {
@@ -83,7 +83,7 @@ _TABLE: Final[Mapping[str, Mapping[str, str]]] = {
     "ThinkingConfig": {
         "bool": "include_thoughts",
         "int": "thinking_budget",
-        "ThinkingLevel": "thinking_level",
+        "ThinkingConfig.ThinkingLevel": "thinking_level",
     },
     "Schema": {
         "Type": "type",
@@ -100,11 +100,11 @@ _TABLE: Final[Mapping[str, Mapping[str, str]]] = {
 }
 _ENUMS: Final[Mapping[str, str]] = {
     "Type": "STRING NUMBER INTEGER BOOLEAN ARRAY OBJECT NULL TYPE_UNSPECIFIED",
-    "Mode": "AUTO ANY NONE VALIDATED MODE_UNSPECIFIED",
-    "ThinkingLevel": "MINIMAL LOW MEDIUM HIGH THINKING_LEVEL_UNSPECIFIED",
+    "FunctionCallingConfig.Mode": "AUTO ANY NONE VALIDATED MODE_UNSPECIFIED",
+    "ThinkingConfig.ThinkingLevel": "MINIMAL LOW MEDIUM HIGH THINKING_LEVEL_UNSPECIFIED",
     "HarmCategory": "HARM_CATEGORY_HARASSMENT HARM_CATEGORY_HATE_SPEECH HARM_CATEGORY_SEXUALLY_EXPLICIT"
     " HARM_CATEGORY_DANGEROUS_CONTENT HARM_CATEGORY_CIVIC_INTEGRITY HARM_CATEGORY_UNSPECIFIED",
-    "HarmBlockThreshold": "BLOCK_LOW_AND_ABOVE BLOCK_MEDIUM_AND_ABOVE BLOCK_ONLY_HIGH BLOCK_NONE OFF"
+    "SafetySetting.HarmBlockThreshold": "BLOCK_LOW_AND_ABOVE BLOCK_MEDIUM_AND_ABOVE BLOCK_ONLY_HIGH BLOCK_NONE OFF"
     " HARM_BLOCK_THRESHOLD_UNSPECIFIED",
 }
 _SCALARS: Final = {
