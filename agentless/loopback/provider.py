@@ -141,7 +141,7 @@ class Provider:
             replies=turn.replies,
             prompt=wire.prompt_use(cache, entry.model, wire.blocks(entry.body)),
             created=int(time.time()),
-            wants_usage=bool(options.get("include_usage")),
+            wants_usage=self._rules.usage_unasked or bool(options.get("include_usage")),
         )
         entry.fault = turn.fault.name if turn.fault else None
         plan = turn.fault.plan(draft) if turn.fault else draft.plan()

@@ -70,6 +70,7 @@ class Rules:
     lenient: bool = False
     ignores_n: bool = False
     max_n: int | None = None
+    usage_unasked: bool = False
 
 
 @dataclass(frozen=True, slots=True)

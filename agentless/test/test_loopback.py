@@ -230,6 +230,12 @@ class TestOpenAIFormat:
         assert not any("usage" in e for e in sse if isinstance(e, dict))
         assert server.bill["completion_tokens"] > 0
 
+    def test_usage_may_be_streamed_unasked(self) -> None:
+        """With `usage_unasked` a stream has its usage all the same, as Mistral's has."""
+        with Loopback(usage_unasked=True) as server:
+            *_, usage, done = events(ask(server, stream=True).text)
+            assert (usage["usage"]["prompt_tokens"], done) == (2, "[DONE]")
+
     def test_native_n_gives_different_choices(self, server: Loopback) -> None:
         """The built-in reply differs by choice, and the prompt is charged once."""
         reply = ask(server, n=3).json()
