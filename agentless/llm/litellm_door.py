@@ -84,8 +84,11 @@ def _retries(route: str) -> dict[str, int]:
     return {} if route in _REFUSE_RETRIES else {"num_retries": 0, "max_retries": 0}
 
 
-_REFUSE_RETRIES = frozenset({"gradient_ai"})
-"""Routes that raise `UnsupportedParamsError` for either; they retry nothing by themselves."""
+_REFUSE_RETRIES = frozenset({"gradient_ai", "huggingface", "ragflow"})
+"""Routes that raise `UnsupportedParamsError` for either, or send it to the service, which may refuse it.
+
+They retry nothing by themselves.
+"""
 
 
 def _has_callbacks(litellm: Any) -> bool:

@@ -64,18 +64,46 @@ async def _pieces(wrapper: Any, kind: _Kind, exchange: wire.Exchange) -> AsyncIt
                 yield piece
         return
     last: list[Any] = []  # from the finish reason on, which may be made up: held back until that is known
-    async for piece in wrapper:
+    async for piece in _raising(wrapper, exchange):
         if last or any(choice.finish_reason for choice in piece.choices):
             last.append(piece)
         else:
             yield piece
-    # The wrapper takes `[DONE]` for a finish reason on some routes.
-    if getattr(wrapper, "received_finish_reason", "") is None or exchange.is_unfinished:
-        if exchange.done and exchange.is_unfinished is None:
+    # What came over the wire is right where it is known: the wrapper takes `[DONE]` for a finish reason on
+    # some routes, and does not take note of Gemini's (though it gives it).
+    unfinished = exchange.is_unfinished
+    if unfinished is None:
+        unfinished = getattr(wrapper, "received_finish_reason", "") is None
+        if unfinished and exchange.done:
             return  # an orderly stream without a single choice: the wrapper has made one up
-        raise wire.TruncatedStreamError("the stream ended without the provider's finish reason")
+    if unfinished:
+        raise wire.TruncatedStreamError(_CUT)
     for piece in last:
+        if exchange.has_usage is False:
+            piece.usage = None  # made up
         yield piece
+
+
+_CUT = "the stream ended without the provider's finish reason"
+
+
+async def _raising(wrapper: Any, exchange: wire.Exchange) -> AsyncIterator[Any]:
+    """The wrapper's pieces, and what went wrong under its own name."""
+    failure: Exception | None = None
+    try:
+        async for piece in wrapper:
+            yield piece
+    except Exception as error:  # noqa: BLE001  # raised below, where Python does not link the two in a ring
+        failure = error
+    if failure is None:
+        return
+    if exchange.is_unfinished and exchange.failure is None:  # 1.110 sees it, and calls it an overload
+        raise wire.TruncatedStreamError(_CUT) from failure
+    # Routes that send when the first piece is asked for hide a refusal in an error of the stream's middle.
+    hidden = getattr(failure, "original_exception", None)
+    if type(failure).__name__ == "MidStreamFallbackError" and isinstance(hidden, Exception):
+        failure = hidden
+    raise failure
 
 
 def _read_piece(piece: Any, only: int | None) -> list[Event]:

@@ -70,7 +70,9 @@ class Exchange:
         self.failure: Exception | None = None
         self.events = 0
         self.is_unfinished: bool | None = None
-        """Claims that choices came in OpenAI's format, and no finish reason; `None`: no such choices."""
+        """Claims that choices (Gemini's candidates) came, and no finish reason; `None`: no choices came."""
+        self.has_usage: bool | None = None
+        """Claims that usage came with such choices; `None`: no choices came."""
         self.done = False
         """Claims that the stream's own end mark came (`[DONE]`, `message_stop`)."""
         self._kept: list[bytes] = []
@@ -126,14 +128,28 @@ class Exchange:
         self._kept.append(part)
 
     def note_event(self, event: Any) -> None:
-        """Count one well-formed event of a stream; look for a finish reason in OpenAI's format."""
+        """Count one well-formed event of a stream; look for a finish reason and usage."""
         self.events += 1
-        choices = event.get("choices") if isinstance(event, dict) else None
-        if choices and isinstance(choices, list):
-            ends = any(isinstance(choice, dict) and choice.get("finish_reason") for choice in choices)
-            self.is_unfinished = not ends and self.is_unfinished is not False
+        if isinstance(event, dict):
+            self._note_ending(event)
         if self.on_event is not None:
             self.on_event()
+
+    def _note_ending(self, event: Mapping[str, Any]) -> None:
+        feedback = event.get("promptFeedback")
+        if isinstance(feedback, dict) and feedback.get("blockReason"):  # all that comes of a refused prompt
+            self.is_unfinished = False
+        choices = event.get("choices") or event.get("candidates")
+        if choices and isinstance(choices, list):
+            reasons = [
+                choice.get("finish_reason") or choice.get("finishReason")
+                for choice in choices
+                if isinstance(choice, dict)
+            ]
+            self.is_unfinished = not any(reasons) and self.is_unfinished is not False
+        if self.is_unfinished is not None:
+            usage = event.get("usage") or event.get("usageMetadata")
+            self.has_usage = bool(usage) or self.has_usage is True
 
     async def close(self) -> None:
         """Close the connections that are still open for this attempt; idempotent.

@@ -29,7 +29,7 @@ def main() -> None:
 
     # A benchmark sends more requests than anybody wants to read about.
     with Loopback(options.port, default=default, journal_size=1000) as server:
-        print(server.openai_url, server.anthropic_url, flush=True)  # noqa: T201  # what it is run for
+        print(server.openai_url, server.anthropic_url, server.gemini_url, flush=True)  # noqa: T201  # what it is run for
         try:
             threading.Event().wait()
         except KeyboardInterrupt:

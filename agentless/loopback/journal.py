@@ -1,6 +1,7 @@
 """The journal: what arrived, what was answered, what was charged, and when the client left."""
 
 import json
+import re
 import threading
 import time
 from collections import deque
@@ -10,7 +11,12 @@ from typing import Any
 
 from agentless.loopback.replies import Usage
 
-_SECRET_HEADERS = frozenset({"authorization", "x-api-key", "api-key", "proxy-authorization", "cookie"})
+_SECRET_HEADERS = frozenset(
+    {"authorization", "x-api-key", "x-goog-api-key", "api-key", "proxy-authorization", "cookie"}
+)
+
+
+_KEY = re.compile(r"(?<=[?&]key=)[^&]*")
 
 
 class Headers(dict[str, str]):
@@ -32,7 +38,7 @@ class Entry:
     number: int
     """From 1, in order of arrival."""
     format: str
-    """`openai` or `anthropic`, by the path."""
+    """`openai`, `anthropic` or `gemini`, by the path."""
     method: str
     path: str
     headers: Headers
@@ -60,17 +66,18 @@ class Entry:
     @property
     def prompt(self) -> str:
         """The text of the last user message: handy in a scripted callable."""
-        messages = self.body.get("messages") if isinstance(self.body, dict) else None
+        body = self.body if isinstance(self.body, dict) else {}
+        messages = body.get("messages") or body.get("contents")
         for message in reversed(messages if isinstance(messages, list) else []):
             if isinstance(message, dict) and message.get("role") == "user":
-                return text_of(message.get("content"))
+                return text_of(message.get("content") or message.get("parts"))
         return ""
 
     def __repr__(self) -> str:
         what = "stream" if self.stream else "whole"
         left = ", client left" if self.client_left is not None else ""
         return (
-            f"<Entry {self.number}: {self.method} {self.path} {self.model!r} {what}"
+            f"<Entry {self.number}: {self.method} {_KEY.sub('<hidden>', self.path)} {self.model!r} {what}"
             f" -> {self.status}, fault {self.fault}{left}>"
         )
 

@@ -131,6 +131,7 @@ def _envelope(served: Served, kind: str) -> dict[str, Any]:
         "object": kind,
         "created": served.created,
         "model": served.model,
+        "service_tier": "default",
         "system_fingerprint": "fp_loopback",
     }
 

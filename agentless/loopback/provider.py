@@ -1,12 +1,14 @@
 """What a request gets: routes, refusals, script, prompt cache and bill. Nothing here waits."""
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
+from urllib.parse import unquote
 
-from agentless.loopback import anthropic_format, openai_format
+from agentless.loopback import anthropic_format, gemini_format, openai_format
 from agentless.loopback.draft import Draft, Plan, Step, failed, request_id
 from agentless.loopback.journal import Entry, Headers, Journal, parse
 from agentless.loopback.prompt_cache import PromptCache
@@ -14,9 +16,21 @@ from agentless.loopback.replies import Usage
 from agentless.loopback.script import Script, Turn
 from agentless.loopback.wire import JSON, Failure, Format, RefusedError, Rules, dumps, head
 
-_FORMATS: Final[dict[str, Format]] = {"openai": openai_format, "anthropic": anthropic_format}
+_FORMATS: Final[dict[str, Format]] = {
+    "openai": openai_format,
+    "anthropic": anthropic_format,
+    "gemini": gemini_format,
+}
 # By the path's end, since services put it under /v1, /beta, /openai/deployments/NAME, /openai/v1, ...
-_ENDPOINTS: Final = {"/chat/completions": "openai", "/messages": "anthropic"}
+_ENDPOINTS: Final = (
+    (re.compile("/chat/completions$"), "openai"),
+    (re.compile("/messages$"), "anthropic"),
+    # Under /v1beta/models, /v1/projects/P/locations/L/publishers/google/models, /tunedModels, /endpoints, ...
+    (re.compile("/(?P<model>[^/:]+):(generate|(?P<streams>streamGenerate))Content$"), "gemini"),
+)
+# Where nothing is asked for that there is: whose words the client expects, by a header.
+_BY_HEADER: Final = {"anthropic-version": "anthropic", "x-goog-api-key": "gemini"}
+_NO_RULES: Final = Rules()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +89,16 @@ class Provider:
     def answer(self, request: Request) -> Exchange:
         """Decide what a request gets; called in order of arrival."""
         path = request.path.partition("?")[0].rstrip("/")
-        endpoint = next((end for end in _ENDPOINTS if path.endswith(end)), None)
-        entry = self._arrived(request, path, _ENDPOINTS.get(endpoint or ""))
-        if endpoint is None or request.method != "POST":
-            return Exchange(entry, _elsewhere(entry, path, known=endpoint is not None))
+        found = next(((m, wire) for end, wire in _ENDPOINTS if (m := end.search(path))), None)
+        entry = self._arrived(request, path, found)
+        if found is None or request.method != "POST":
+            return Exchange(entry, _elsewhere(entry, path, known=found is not None))
         wire = _FORMATS[entry.format]
         try:
             wire.refuse(entry, self._rules)
             choices = wire.choices(entry.body, self._rules)
-            turn = self.script.turn(entry, choices, wire.max_tokens(entry.body))
+            asked = wire.choices(entry.body, _NO_RULES)
+            turn = self.script.turn(entry, asked, choices, wire.max_tokens(entry.body))
             return self._exchange(entry, wire, turn)
         except RefusedError as refused:
             return Exchange(entry, failed(entry, wire, refused.failure))
@@ -93,12 +108,13 @@ class Provider:
             failure = Failure(500, f"The loopback failed, probably in its script: {error!r}", "server_error")
             return Exchange(entry, failed(entry, wire, failure))
 
-    def _arrived(self, request: Request, path: str, wire: str | None) -> Entry:
-        anthropic = wire == "anthropic" or (wire is None and "anthropic-version" in request.headers)
+    def _arrived(self, request: Request, path: str, found: tuple[re.Match[str], str] | None) -> Entry:
+        told = (wire for header, wire in _BY_HEADER.items() if header in request.headers)
+        wire = found[1] if found is not None else next(told, "openai")
         self._requests += 1
         entry = Entry(
             number=self._requests,
-            format="anthropic" if anthropic else "openai",
+            format=wire,
             method=request.method,
             path=request.path,
             headers=request.headers,
@@ -106,7 +122,10 @@ class Provider:
             connection=request.connection,
             body=parse(request.raw),
         )
-        if isinstance(entry.body, dict):
+        if found is not None and wire == "gemini":
+            entry.model = unquote(found[0]["model"])
+            entry.stream = found[0]["streams"] is not None
+        elif isinstance(entry.body, dict):
             deployment = path.partition("/deployments/")[2].partition("/")[0]  # Azure names it there
             entry.model = str(entry.body.get("model") or deployment)
             entry.stream = entry.body.get("stream") is True
@@ -122,7 +141,7 @@ class Provider:
             replies=turn.replies,
             prompt=wire.prompt_use(cache, entry.model, wire.blocks(entry.body)),
             created=int(time.time()),
-            wants_usage=bool(options.get("include_usage")),
+            wants_usage=self._rules.usage_unasked or bool(options.get("include_usage")),
         )
         entry.fault = turn.fault.name if turn.fault else None
         plan = turn.fault.plan(draft) if turn.fault else draft.plan()
@@ -143,7 +162,9 @@ def _elsewhere(entry: Entry, path: str, *, known: bool) -> Plan:
     """The list of models, or that there is nothing here."""
     if entry.method == "GET" and path.endswith("/models"):
         model = {"id": "loopback", "object": "model", "type": "model", "owned_by": "agentless"}
-        data = dumps({"object": "list", "data": [model], "has_more": False})
+        gemini = {"name": "models/loopback", "supportedGenerationMethods": ["generateContent"]}
+        listed = {"object": "list", "data": [model], "has_more": False}
+        data = dumps({"models": [gemini]} if entry.format == "gemini" else listed)
         headers = {"content-type": JSON, "content-length": str(len(data)), "x-request-id": request_id(entry)}
         return Plan([head(200, headers) + data], charged=False)
     words = "Not allowed to" if known else "Invalid URL"

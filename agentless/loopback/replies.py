@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, Literal
 
 _WORDS = re.compile(r"\S+\s*|\s+")
 _ARGUMENT_PIECES = 3
@@ -45,8 +45,8 @@ class ToolCall:
     """One call of a tool in a reply.
 
     `arguments` is a dict, or the raw text for arguments a model got wrong. An Anthropic reply that is
-    not streamed has no place for text that is not JSON: there `input` is that string. `id` is made up
-    when it is not given.
+    not streamed has no place for text that is not JSON: there `input` is that string, as are Gemini's
+    `args` in all replies. `id` is made up when it is not given.
     """
 
     name: str
@@ -67,8 +67,20 @@ class ToolCall:
 
 
 @dataclass(frozen=True, slots=True)
+class Ending:
+    """How a stream in Gemini's format ends: all of these are well-formed, and come from the real services."""
+
+    finish: Literal["after", "with", "before"] = "after"
+    """The finish reason comes in an event after the last piece, with the last piece, or before it."""
+    usage: bool = True
+    """Every event carries usage, the last the whole; or none does."""
+    newline: Literal["\r\n", "\n"] = "\r\n"
+    """What ends a line."""
+
+
+@dataclass(frozen=True, slots=True)
 class Reply:
-    """A scripted reply, for either wire format, whole or streamed.
+    """A scripted reply, for any wire format, whole or streamed.
 
     Sent as written: it is not cut at the request's `max_tokens` (give `finish_reason="length"` to play
     that; only the built-in default reply is cut).
@@ -80,10 +92,11 @@ class Reply:
     """The pieces to stream; they join to `text`, which may then be left out."""
     tool_calls: Sequence[ToolCall] = ()
     finish_reason: str | None = None
-    """In OpenAI's words (`stop`, `length`, `tool_calls`, `content_filter`), translated for Anthropic;
-    any other word is sent as it is. Default: `tool_calls` if there are some, else `stop`."""
+    """In OpenAI's words (`stop`, `length`, `tool_calls`, `content_filter`), translated for Anthropic and
+    Gemini; any other word is sent as it is. Default: `tool_calls` if there are some, else `stop`."""
     reasoning: str | None = None
-    """`reasoning_content` as DeepSeek and vLLM send it; an Anthropic thinking block."""
+    """`reasoning_content` as DeepSeek and vLLM send it; an Anthropic thinking block; a part of
+    Gemini's that is a thought."""
     usage: Mapping[str, int] | None = None
     """Fields of `Usage` that replace the counted ones."""
     delay: float = 0.0
@@ -93,6 +106,8 @@ class Reply:
     headers: Mapping[str, str] = field(default_factory=dict)
     model: str | None = None
     """The model it says it is, if not the one that was asked for."""
+    ending: Ending = Ending()
+    """How it ends in a stream of Gemini's."""
 
     def __post_init__(self) -> None:
         if self.chunks is not None:

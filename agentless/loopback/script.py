@@ -55,21 +55,24 @@ class Script:
         with self._lock:
             self._sometimes.append((fault, probability))
 
-    def turn(self, entry: Entry, choices: int, max_tokens: int | None) -> Turn:
-        """What this request gets. Whatever a scripted callable raises passes through."""
+    def turn(self, entry: Entry, asked: int, choices: int, max_tokens: int | None) -> Turn:
+        """What this request gets: it asked for so many choices, and has so many.
+
+        Whatever a scripted callable raises passes through.
+        """
         with self._lock:
             drawn = self._drawn()
             step = drawn or (self._steps.popleft() if self._steps else self.default)
         answer = step(entry) if callable(step) else step
         if not isinstance(answer, Fault):
-            return Turn(_replies(answer, entry, choices, max_tokens))
+            return Turn(_replies(answer, entry, (asked, choices), max_tokens))
         if not isinstance(answer, ReplyFault):
             return Turn(fault=answer)
         source: Step | None = self.default if answer.reply is None else answer.reply
         inner = source(entry) if callable(source) else source
         # A default that is itself a fault has no reply in it: the built-in one is sent.
         inner = None if isinstance(inner, Fault) else inner
-        return Turn(_replies(inner, entry, choices, max_tokens), answer)
+        return Turn(_replies(inner, entry, (asked, choices), max_tokens), answer)
 
     def _drawn(self) -> Fault | None:
         for fault, probability in self._sometimes:
@@ -78,14 +81,16 @@ class Script:
         return None
 
 
-def _replies(answer: Answer | None, entry: Entry, choices: int, max_tokens: int | None) -> Sequence[Reply]:
+def _replies(
+    answer: Answer | None, entry: Entry, counts: tuple[int, int], max_tokens: int | None
+) -> Sequence[Reply]:
+    asked, choices = counts
     if answer is None:
         return [default_reply(entry.prompt, i, max_tokens) for i in range(choices)]
     if isinstance(answer, str | Reply):
         return [_reply(answer)] * choices
     if not isinstance(answer, Sequence):
         raise TypeError(f"a step is a str, Reply, fault, list of these or callable, not {answer!r}")
-    asked = entry.body.get("n") or 1
     if len(answer) > asked:
         raise ValueError(f"{len(answer)} replies are scripted for a request of {asked} choices")
     return [_reply(reply) for reply in answer[:choices]]

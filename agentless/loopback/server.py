@@ -39,6 +39,7 @@ class Loopback:
         lenient: takes unknown fields, as vLLM does.
         ignores_n: sends one choice, whatever is asked for.
         max_n: sends at most so many choices, whatever is asked for.
+        usage_unasked: streams in OpenAI's format have usage though it is not asked for, as Mistral's have.
         journal_size: how many of the latest requests the journal keeps.
     """
 
@@ -53,10 +54,16 @@ class Loopback:
         lenient: bool = False,
         ignores_n: bool = False,
         max_n: int | None = None,
+        usage_unasked: bool = False,
         journal_size: int = 100_000,
     ) -> None:
         rules = Rules(
-            api_key=api_key, context_size=context_size, lenient=lenient, ignores_n=ignores_n, max_n=max_n
+            api_key=api_key,
+            context_size=context_size,
+            lenient=lenient,
+            ignores_n=ignores_n,
+            max_n=max_n,
+            usage_unasked=usage_unasked,
         )
         self._provider = Provider(rules, Script(default, seed), Journal(journal_size))
         self._wanted_port = port
@@ -117,6 +124,11 @@ class Loopback:
     def anthropic_url(self) -> str:
         """The base URL for Anthropic's format."""
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def gemini_url(self) -> str:
+        """The base URL for Gemini's format."""
+        return f"http://127.0.0.1:{self.port}/v1beta"
 
     @property
     def journal(self) -> list[Entry]:

@@ -1,4 +1,4 @@
-"""What both wire formats share: HTTP heads, SSE events, the shape of a failure, the interface of a format."""
+"""What the wire formats share: HTTP heads, SSE events, the shape of a failure, the interface of a format."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -47,6 +47,10 @@ class Failure:
     type: str | None = None
     code: str | None = None
     param: str | None = None
+    details: Sequence[Mapping[str, Any]] = ()
+    """What Gemini tells beside the message."""
+    retry_delay: float | None = None
+    """Seconds that Gemini's body asks to wait; the others have headers for it."""
 
 
 class RefusedError(Exception):
@@ -66,6 +70,7 @@ class Rules:
     lenient: bool = False
     ignores_n: bool = False
     max_n: int | None = None
+    usage_unasked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +97,9 @@ class Events:
     finish: Sequence[bytes]
     """The finish reasons."""
     usage: Sequence[bytes]
-    """OpenAI's own event for it; Anthropic's is part of the finish."""
+    """OpenAI's own event for it; the others' is part of the finish."""
     done: Sequence[bytes]
-    """`[DONE]`, `message_stop`."""
+    """`[DONE]`, `message_stop`; Gemini has none."""
 
     def all(self) -> list[bytes]:
         """Every event in order."""

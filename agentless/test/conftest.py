@@ -75,7 +75,8 @@ def make_config(server: Loopback) -> Callable[..., Config]:
     """(provider, **settings) -> a config with one model `m` on the embedded provider."""
 
     def make(provider: str = "openai", /, **settings: Any) -> Config:
-        address = server.anthropic_url if provider == "anthropic" else server.openai_url
+        own = {"anthropic": server.anthropic_url, "gemini": server.gemini_url}
+        address = own.get(provider, server.openai_url)
         table = {**MODELS[provider], "base_url": address, "api_key": KEY, **QUICK, **settings}
         return read_config({"models": {"m": table}})
 

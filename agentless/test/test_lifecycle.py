@@ -335,15 +335,14 @@ print(sorted({{name.split(".")[0] for name in sys.modules}} & {{"litellm", "open
     assert run_script(script, **keys) == "[]\n"
 
 
-@pytest.mark.parametrize("taken", ["1", "0"])
-def test_litellms_objects_are_left_out_of_collections(run_script: RunScript, taken: str) -> None:
-    """After its import a full collection has little to look through; with the shortcuts off, all of it."""
+def test_litellms_objects_are_left_out_of_collections(run_script: RunScript) -> None:
+    """After its import a full collection has little to look through."""
     script = """
 import gc
 model.codegen("hi")
 print(gc.isenabled(), gc.get_freeze_count() > 100_000)
 """
-    assert run_script(PRELUDE + script, *PLAIN, AGENTLESS_SHORTCUTS=taken) == f"True {taken == '1'}\n"
+    assert run_script(PRELUDE + script, *PLAIN) == "True True\n"
 
 
 def test_preloading_is_in_nobodys_way(run_script: RunScript) -> None:

@@ -20,22 +20,29 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agentless.loopback import Entry, Loopback, Reply, ToolCall, faults, shared
+from agentless.loopback import Ending, Entry, Loopback, Reply, ToolCall, faults, shared
 from agentless.loopback.faults import Fault
 from agentless.loopback.replies import count_tokens
 
-WIRES = ("openai", "anthropic")
-PATHS = {"openai": "/v1/chat/completions", "anthropic": "/v1/messages"}
-MODELS = {"openai": "gpt-4", "anthropic": "claude-sonnet-4-20250514"}
+WIRES = ("openai", "anthropic", "gemini")
+PATHS = {
+    "openai": "/v1/chat/completions",
+    "anthropic": "/v1/messages",
+    "gemini": "/v1beta/models/gemini-2.5-flash:generateContent",
+}
+GEMINI_STREAM = "/v1beta/models/gemini-2.5-flash:streamGenerateContent?alt=sse"
+MODELS = {"openai": "gpt-4", "anthropic": "claude-sonnet-4-20250514", "gemini": "gemini-2.5-flash"}
 KEY = "sk-canary-123"
 HEADERS = {
     "openai": {"authorization": f"Bearer {KEY}"},
     "anthropic": {"x-api-key": KEY, "anthropic-version": "2023-06-01"},
+    "gemini": {"x-goog-api-key": KEY},
 }
 OPENAI_TOOL = {"type": "function", "function": {"name": "search", "parameters": {"type": "object"}}}
 ANTHROPIC_TOOL = {"name": "search", "input_schema": {"type": "object"}}
+GEMINI_TOOL = {"functionDeclarations": [{"name": "search", "parameters": {"type": "OBJECT"}}]}
 NO_CERTIFICATES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # httpx would load them for each client
-TOOLS = {"openai": [OPENAI_TOOL], "anthropic": [ANTHROPIC_TOOL]}
+TOOLS = {"openai": [OPENAI_TOOL], "anthropic": [ANTHROPIC_TOOL], "gemini": [GEMINI_TOOL]}
 
 
 @pytest.fixture
@@ -47,7 +54,7 @@ def server() -> Iterator[Loopback]:
 
 @pytest.fixture(params=WIRES)
 def wire(request: pytest.FixtureRequest) -> str:
-    """Both formats."""
+    """Every format."""
     return str(request.param)
 
 
@@ -58,16 +65,28 @@ def stream(request: pytest.FixtureRequest) -> bool:
 
 
 def body(wire: str, **fields: Any) -> dict[str, Any]:
-    """A right request, changed by the fields; `...` removes one."""
+    """A right request, changed by the fields; `...` removes one. Gemini's path has the model and `stream`."""
+    if wire == "gemini":
+        fields = {"model": ..., "stream": ..., **fields} | {"model": ..., "stream": ...}
+        contents = [{"role": "user", "parts": [{"text": "hello"}]}]
+        return {k: v for k, v in {"contents": contents, **fields}.items() if v is not ...}
     basic: dict[str, Any] = {"model": MODELS[wire], "messages": [{"role": "user", "content": "hello"}]}
     if wire == "anthropic":
         basic["max_tokens"] = 100
     return {k: v for k, v in {**basic, **fields}.items() if v is not ...}
 
 
+def path_of(wire: str, fields: dict[str, Any]) -> str:
+    """The path of a request with these fields."""
+    if wire != "gemini":
+        return PATHS[wire]
+    path = GEMINI_STREAM if fields.get("stream") else PATHS[wire]
+    return path.replace(MODELS[wire], fields.get("model", MODELS[wire]))
+
+
 def ask(server: Loopback, wire: str = "openai", *, timeout: float = 5, **fields: Any) -> httpx.Response:
     """One request on a connection of its own."""
-    url = server.anthropic_url + PATHS[wire]
+    url = server.anthropic_url + path_of(wire, fields)
     return httpx.post(
         url,
         headers=HEADERS[wire],
@@ -82,14 +101,15 @@ def raw_request(wire: str = "openai", extra: str = "", **fields: Any) -> bytes:
     """The bytes of a request."""
     data = json.dumps(body(wire, **fields)).encode()
     headers = "".join(f"{k}: {v}\r\n" for k, v in HEADERS[wire].items())
-    start = f"POST {PATHS[wire]} HTTP/1.1\r\nhost: x\r\n{headers}{extra}content-length: {len(data)}\r\n\r\n"
+    lines = f"host: x\r\n{headers}{extra}content-length: {len(data)}\r\n\r\n"
+    start = f"POST {path_of(wire, fields)} HTTP/1.1\r\n{lines}"
     return start.encode() + data
 
 
 @contextlib.contextmanager
 def asking(server: Loopback, wire: str) -> Iterator[httpx.Response]:
     """A stream, as it arrives."""
-    url, fields = server.anthropic_url + PATHS[wire], body(wire, stream=True)
+    url, fields = server.anthropic_url + path_of(wire, {"stream": True}), body(wire, stream=True)
     with (
         httpx.Client(trust_env=False) as client,
         client.stream("POST", url, headers=HEADERS[wire], json=fields) as response,
@@ -115,7 +135,7 @@ def received(sock: socket.socket) -> bytes:
 def events(text: str) -> list[Any]:
     """The JSON of each SSE event; `[DONE]` and what is not JSON as text."""
     found = []
-    for event in text.split("\n\n")[:-1]:
+    for event in text.replace("\r\n", "\n").split("\n\n")[:-1]:
         data = next((line[6:] for line in event.split("\n") if line.startswith("data: ")), None)
         if data is not None:
             with contextlib.suppress(ValueError):
@@ -124,10 +144,27 @@ def events(text: str) -> list[Any]:
     return found
 
 
+def gemini_text(response: dict[str, Any]) -> str:
+    """The text in one response of Gemini's, without the thoughts."""
+    parts = [p for c in response.get("candidates", ()) for p in c["content"].get("parts", ())]
+    return "".join(p.get("text", "") for p in parts if not p.get("thought"))
+
+
+def unchunked(data: bytes) -> str:
+    """The text in a chunked body that may break off."""
+    text = b""
+    while data:
+        size, _, data = data.partition(b"\r\n")
+        text, data = text + data[: int(size, 16)], data[int(size, 16) + 2 :]
+    return text.decode()
+
+
 def streamed_text(wire: str, sse: list[Any]) -> str:
     """The text in a stream's events."""
     if wire == "anthropic":
         return "".join(e["delta"].get("text", "") for e in sse if e["type"] == "content_block_delta")
+    if wire == "gemini":
+        return "".join(gemini_text(e) for e in sse)
     choices = [c for e in sse if isinstance(e, dict) for c in e["choices"]]
     return "".join(c["delta"].get("content") or "" for c in choices)
 
@@ -138,6 +175,8 @@ def text_of(wire: str, response: httpx.Response) -> str:
         return streamed_text(wire, events(response.text))
     if wire == "anthropic":
         return "".join(b.get("text", "") for b in response.json()["content"])
+    if wire == "gemini":
+        return gemini_text(response.json())
     return str(response.json()["choices"][0]["message"]["content"])
 
 
@@ -190,6 +229,12 @@ class TestOpenAIFormat:
         sse = events(ask(server, stream=True).text)
         assert not any("usage" in e for e in sse if isinstance(e, dict))
         assert server.bill["completion_tokens"] > 0
+
+    def test_usage_may_be_streamed_unasked(self) -> None:
+        """With `usage_unasked` a stream has its usage all the same, as Mistral's has."""
+        with Loopback(usage_unasked=True) as server:
+            *_, usage, done = events(ask(server, stream=True).text)
+            assert (usage["usage"]["prompt_tokens"], done) == (2, "[DONE]")
 
     def test_native_n_gives_different_choices(self, server: Loopback) -> None:
         """The built-in reply differs by choice, and the prompt is charged once."""
@@ -312,6 +357,165 @@ class TestAnthropicFormat:
         assert ask(server, "anthropic").json()["stop_reason"] == stop_reason
 
 
+class TestGeminiFormat:
+    """Gemini's replies and streams."""
+
+    def test_a_whole_reply_has_the_services_shape(self, server: Loopback) -> None:
+        """A whole reply has candidates with parts, a finish reason, usage, and the model's version."""
+        reply = ask(server.script("hi there"), "gemini").json()
+        assert reply["candidates"] == [
+            {
+                "content": {"parts": [{"text": "hi there"}], "role": "model"},
+                "finishReason": "STOP",
+                "index": 0,
+            }
+        ]
+        assert reply["usageMetadata"] == {
+            "promptTokenCount": 2,
+            "candidatesTokenCount": 2,
+            "totalTokenCount": 4,
+            "promptTokensDetails": [{"modality": "TEXT", "tokenCount": 2}],
+        }
+        assert reply["modelVersion"] == "gemini-2.5-flash"
+        assert reply["responseId"]
+
+    def test_a_stream_has_the_services_events(self, server: Loopback) -> None:
+        """Each event is a response with what is new; lines end in CRLF; there is no end mark."""
+        response = ask(server.script("hi there"), "gemini", stream=True)
+        assert response.headers["content-type"].startswith("text/event-stream")
+        assert response.text.count("\r\n\r\n") == 3
+        sse = events(response.text)
+        assert [gemini_text(e) for e in sse] == ["hi ", "there", ""]
+        assert [e["candidates"][0].get("finishReason") for e in sse] == [None, None, "STOP"]
+        assert [e["usageMetadata"]["totalTokenCount"] for e in sse] == [2, 2, 4]
+        assert len({e["responseId"] for e in sse}) == 1
+
+    @pytest.mark.parametrize(
+        "ending, texts, reasons",
+        [
+            (Ending("after"), ["a ", "b", ""], [None, None, "STOP"]),
+            (Ending("with"), ["a ", "b"], [None, "STOP"]),
+            (Ending("before"), ["a ", "", "b"], [None, "STOP", None]),
+        ],
+        ids=["after", "with", "before"],
+    )
+    def test_endings(
+        self, server: Loopback, ending: Ending, texts: list[str], reasons: list[str | None]
+    ) -> None:
+        """The finish reason stands where the ending says."""
+        sse = events(ask(server.script(Reply("a b", ending=ending)), "gemini", stream=True).text)
+        assert [gemini_text(e) for e in sse] == texts
+        assert [e["candidates"][0].get("finishReason") for e in sse] == reasons
+
+    def test_usage_and_line_ends_can_be_left_out(self, server: Loopback) -> None:
+        """An ending without usage has none in any event; lines may end in LF."""
+        server.script(Reply("a b", ending=Ending(usage=False, newline="\n")))
+        response = ask(server, "gemini", stream=True)
+        assert "usageMetadata" not in response.text
+        assert "\r" not in response.text
+        assert server.bill["completion_tokens"] == 1
+
+    @pytest.mark.parametrize("finish", ["after", "with", "before"])
+    def test_a_truncated_stream_has_no_finish_reason(self, server: Loopback, finish: Any) -> None:
+        """Not even where the finish reason would come along with the last piece."""
+        server.script(faults.TruncatedStream(9, reply=Reply("a b", ending=Ending(finish))))
+        assert "finishReason" not in ask(server, "gemini", stream=True).text
+
+    def test_thoughts_and_calls(self, server: Loopback, stream: bool) -> None:
+        """Thoughts are parts that say so, and counted apart; the first call carries their signature."""
+        calls = [ToolCall("search", {"q": "größe"}), ToolCall("f", {}, id="own")]
+        server.script(Reply("so", reasoning="hm well", tool_calls=calls))
+        response = ask(server, "gemini", stream=stream)
+        replies = events(response.text) if stream else [response.json()]
+        parts = [p for e in replies for p in e["candidates"][0]["content"]["parts"]]
+        assert "".join(p["text"] for p in parts if p.get("thought")) == "hm well"
+        assert "".join(map(gemini_text, replies)) == "so"
+        first, second = (p for p in parts if "functionCall" in p)
+        assert first["functionCall"] == {"name": "search", "args": {"q": "größe"}}
+        assert first["thoughtSignature"]
+        assert second == {"functionCall": {"id": "own", "name": "f", "args": {}}}
+        assert replies[-1]["candidates"][0]["finishReason"] == "STOP"
+        usage = replies[-1]["usageMetadata"]
+        assert usage["thoughtsTokenCount"] == 2
+        assert usage["candidatesTokenCount"] + 2 == server.bill["completion_tokens"]
+
+    @pytest.mark.parametrize(
+        "finish, reason",
+        [("length", "MAX_TOKENS"), ("content_filter", "SAFETY"), ("RECITATION", "RECITATION")],
+    )
+    def test_finish_reasons_are_translated(self, server: Loopback, finish: str, reason: str) -> None:
+        """OpenAI's words become Gemini's; others are sent as they are."""
+        server.script(Reply("x", finish_reason=finish))
+        assert ask(server, "gemini").json()["candidates"][0]["finishReason"] == reason
+
+    def test_several_candidates(self, server: Loopback, stream: bool) -> None:
+        """`candidateCount` gives so many, each with its index; more scripted ones are the script's error."""
+        server.script(["a b", Reply("c", finish_reason="length")])
+        response = ask(server, "gemini", stream=stream, generationConfig={"candidateCount": 2})
+        replies = events(response.text) if stream else [response.json()]
+        candidates = [c for e in replies for c in e["candidates"]]
+        texts = ["", ""]
+        for candidate in candidates:
+            texts[candidate["index"]] += candidate["content"]["parts"][0]["text"]
+        assert texts == ["a b", "c"]
+        assert {c["index"]: c["finishReason"] for c in candidates if "finishReason" in c} == {
+            0: "STOP",
+            1: "MAX_TOKENS",
+        }
+
+    def test_a_blocked_prompt_has_no_candidates(self, server: Loopback, stream: bool) -> None:
+        """A refused prompt is a 200 with the reason; the prompt is charged."""
+        response = ask(server.script(faults.PromptBlocked("SAFETY")), "gemini", stream=stream)
+        reply = events(response.text)[0] if stream else response.json()
+        assert reply["promptFeedback"] == {"blockReason": "SAFETY"}
+        assert "candidates" not in reply
+        assert (server.bill["prompt_tokens"], server.bill["completion_tokens"]) == (2, 0)
+
+    @pytest.mark.parametrize("wire", ["openai", "anthropic"])
+    def test_others_refuse_a_prompt_with_a_400(self, server: Loopback, wire: str) -> None:
+        """Where there is no such reply it is a refusal about the content."""
+        response = ask(server.script(faults.PromptBlocked()), wire)
+        assert response.status_code == 400
+        assert "content" in response.text
+
+    def test_a_rate_limit_says_how_long_to_wait(self, server: Loopback) -> None:
+        """The details of a 429 name the quota, and with `retry_delay` the seconds."""
+        server.script(faults.Status(429, retry_delay=2.5), faults.Status(429))
+        quota, retry = ask(server, "gemini").json()["error"]["details"]
+        assert quota["@type"].endswith("QuotaFailure")
+        assert retry == {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "2.5s"}
+        assert len(ask(server, "gemini").json()["error"]["details"]) == 1
+
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "/models/M:generateContent",
+            "/v1/models/M:generateContent",
+            "/v1alpha/models/M:generateContent",
+            "/v1/projects/p/locations/l/publishers/google/models/M:generateContent",
+            "/v1beta1/projects/p/locations/l/publishers/google/models/M:generateContent",
+        ],
+    )
+    def test_other_places_for_the_same_endpoint(self, server: Loopback, path: str) -> None:
+        """AI Studio's and Vertex AI's prefixes lead to the same endpoint."""
+        path = path.replace("M", "gemini-3-pro")
+        url, fields = f"http://127.0.0.1:{server.port}{path}", body("gemini")
+        response = httpx.post(url, headers={"authorization": f"Bearer {KEY}"}, json=fields, trust_env=False)
+        assert response.json()["modelVersion"] == server.journal[0].model == "gemini-3-pro"
+
+    def test_a_key_may_stand_in_the_address(self, server: Loopback) -> None:
+        """`?key=` is taken, is in the journal's path, and in none of its texts; Vertex AI wants a token."""
+        url = f"{server.gemini_url}/models/gemini-2.5-flash:generateContent?key={KEY}"
+        assert httpx.post(url, json=body("gemini"), trust_env=False).status_code == 200
+        (entry,) = server.journal
+        assert KEY in entry.path
+        assert KEY not in f"{entry!r} {server.journal}"
+        vertex = (
+            f"{server.anthropic_url}/v1/projects/p/locations/l/publishers/google/models/m:generateContent"
+        )
+        assert httpx.post(vertex, json=body("gemini"), trust_env=False).json()["error"]["code"] == 401
+
+
 class TestReplies:
     """What a `Reply` can be told."""
 
@@ -348,7 +552,7 @@ class TestReplies:
         server.script(Reply("x", headers={"X-Own": "1"}, model="other", usage={"completion_tokens": 77}))
         response = ask(server, wire, stream=stream)
         assert response.headers["x-own"] == "1"
-        assert '"model":"other"' in response.text
+        assert ('"modelVersion":"other"' if wire == "gemini" else '"model":"other"') in response.text
         assert server.bill["completion_tokens"] == 77
         assert list(server.bill_by_model) == [MODELS[wire]]
 
@@ -356,9 +560,9 @@ class TestReplies:
         """Nothing comes before `delay`; pieces come `chunk_delay` apart, each when it is sent."""
         server.script(Reply("a b c", delay=0.1, chunk_delay=0.2))
         begin = time.monotonic()
-        piece = '"delta":{"content":' if wire == "openai" else '"text_delta"'
+        piece = {"openai": '"delta":{"content":', "anthropic": '"text_delta"', "gemini": '"text":"'}[wire]
         with asking(server, wire) as response:
-            lines = (line for line in response.iter_lines() if piece in line)
+            lines = (line for line in response.iter_lines() if piece in line and '"text":""' not in line)
             arrivals = [(time.monotonic() - begin, server.journal[0].ended) for _ in lines]
         assert len(arrivals) == 3
         assert all(at >= 0.1 + i * 0.2 for i, (at, _) in enumerate(arrivals))
@@ -366,8 +570,10 @@ class TestReplies:
 
     def test_the_default_reply_heeds_max_tokens(self, server: Loopback, wire: str) -> None:
         """The built-in reply is cut at `max_tokens` and says so."""
-        reply = ask(server, wire, max_tokens=3).json()
-        assert (reply.get("stop_reason") or reply["choices"][0]["finish_reason"]) in ("max_tokens", "length")
+        most = {"generationConfig": {"maxOutputTokens": 3}} if wire == "gemini" else {"max_tokens": 3}
+        reply = ask(server, wire, **most).text
+        words = {"openai": "length", "anthropic": "max_tokens", "gemini": "MAX_TOKENS"}
+        assert f'"{words[wire]}"' in reply
         assert server.bill["completion_tokens"] == 3
 
 
@@ -580,6 +786,9 @@ class TestFaults:
         assert error["message"]
         if wire == "openai":
             assert set(error) == {"message", "type", "param", "code"}
+        elif wire == "gemini":
+            assert error["code"] == code
+            assert error["status"].isupper()
         else:
             assert response.json()["type"] == "error"
             assert response.json()["request_id"] == response.headers["request-id"]
@@ -607,6 +816,7 @@ class TestFaults:
             ("openai", "gpt-4", 429, "insufficient_quota"),
             ("openai", "deepseek-chat", 402, "Insufficient Balance"),
             ("anthropic", "claude-x", 400, "credit balance is too low"),
+            ("gemini", "gemini-2.5-pro", 429, "GenerateRequestsPerDayPerProjectPerModel"),
         ],
     )
     def test_an_exhausted_quota(
@@ -618,9 +828,9 @@ class TestFaults:
         assert words in response.text
 
     def test_an_invalid_key_is_quoted_by_openai(self, server: Loopback, wire: str) -> None:
-        """A 401; OpenAI's message holds the key."""
+        """A 401, from Gemini a 400; OpenAI's message holds the key."""
         response = ask(server.script(faults.InvalidKey()), wire)
-        assert response.status_code == 401
+        assert response.status_code == (400 if wire == "gemini" else 401)
         assert (KEY in response.text) == (wire == "openai")
 
     def test_a_context_exceeded(self, server: Loopback, wire: str) -> None:
@@ -685,7 +895,7 @@ class TestFaults:
                         data += piece
             head, chunks = data.split(b"\r\n\r\n", 1)
             assert head.startswith(b"HTTP/1.1 200 OK")
-            text = "".join(part.decode() for part in chunks.split(b"\r\n")[1::2])
+            text = unchunked(chunks).replace("\r\n", "\n")
             *_, rest = text.split("\n\n")
             assert streamed_text(wire, events(text)) == "a b c "
             assert bool(rest) == (when == "body")
@@ -753,6 +963,7 @@ class TestFaults:
             while data.count(b'"b "') < 10:
                 data += sock.recv(65536)
         assert b"finish_reason" not in data.replace(b'"finish_reason":null', b"")
+        assert b"finishReason" not in data
         with connected(server) as sock:
             sock.sendall(raw_request(wire))
             data = b""
@@ -782,7 +993,9 @@ class TestFaults:
         assert streamed_text(wire, [e for e in sse if e != "[DONE]"]) == "a b "
         assert "message_delta" not in response.text
         assert '"finish_reason":"' not in response.text
-        assert (("[DONE]" in response.text) or ("message_stop" in response.text)) == done
+        assert "finishReason" not in response.text
+        has_mark = ("[DONE]" in response.text) or ("message_stop" in response.text)
+        assert has_mark == (done and wire != "gemini")
         assert server.bill["completion_tokens"] == 2
 
     @pytest.mark.parametrize("then_continue", [False, True])
@@ -793,7 +1006,8 @@ class TestFaults:
         good = [e for e in sse if isinstance(e, dict)]
         assert len([e for e in sse if isinstance(e, str) and e != "[DONE]"]) == 1
         assert streamed_text(wire, good) == ("a b c" if then_continue else "a ")
-        assert (sse[-1] == "[DONE]" or good[-1].get("type") == "message_stop") == then_continue
+        ends = sse[-1] == "[DONE]" or good[-1].get("type") == "message_stop" or "STOP" in str(good[-1])
+        assert ends == then_continue
 
     def test_error_event(self, server: Loopback, wire: str) -> None:
         """The service gives up in the middle, in its own words or in given ones; a whole reply is a 5xx."""
@@ -805,10 +1019,11 @@ class TestFaults:
         response = ask(server, wire, stream=True)
         *good, last = events(response.text)
         assert streamed_text(wire, good) == "a b "
-        assert last["error"]["type"] == ("overloaded_error" if wire == "anthropic" else "server_error")
+        kinds = {"openai": "server_error", "anthropic": "overloaded_error", "gemini": "UNAVAILABLE"}
+        assert last["error"]["status" if wire == "gemini" else "type"] == kinds[wire]
         assert ("event: error\n" in response.text) == (wire == "anthropic")
         assert events(ask(server, wire, stream=True).text)[-1]["error"]["message"] == "own"
-        assert ask(server, wire).status_code == (529 if wire == "anthropic" else 500)
+        assert ask(server, wire).status_code == {"openai": 500, "anthropic": 529, "gemini": 503}[wire]
         assert server.journal[-1].usage is None
 
     @pytest.mark.parametrize(
@@ -837,15 +1052,17 @@ class TestFaults:
         if stream:
             assert streamed_text(wire, [e for e in events(response.text) if e != "[DONE]"]) == ""
             assert "content_block_start" not in response.text
+            assert "candidates" not in response.text.replace("candidatesTokenCount", "")
         else:
-            assert response.json().get("choices", response.json().get("content")) == []
+            reply = response.json()
+            assert reply.get("choices", reply.get("content", reply.get("candidates", []))) == []
         assert (server.bill["prompt_tokens"], server.bill["completion_tokens"]) == (2, 0)
 
     def test_empty_text(self, server: Loopback, wire: str, stream: bool) -> None:
         """A completion that stops at once, properly."""
         response = ask(server.script(faults.EmptyText()), wire, stream=stream)
         assert text_of(wire, response).replace("[DONE]", "") == ""
-        assert '"stop"' in response.text or '"end_turn"' in response.text
+        assert any(word in response.text for word in ('"stop"', '"end_turn"', '"STOP"'))
         assert server.bill["completion_tokens"] == 0
 
     def test_every_fault_is_exported(self) -> None:
@@ -886,6 +1103,13 @@ USER = {"role": "user", "content": "x"}
 USING = {"role": "assistant", "content": [{"type": "tool_use", "id": "t1", "name": "search", "input": {}}]}
 RESULT = {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t1", "content": "ok"}]}
 MARK = {"cache_control": {"type": "ephemeral"}}
+GEMINI_CALL = {"role": "model", "parts": [{"functionCall": {"name": "search", "args": {"q": "x"}}}]}
+GEMINI_ANSWER = {
+    "role": "user",
+    "parts": [{"functionResponse": {"name": "search", "response": {"content": "ok"}}}],
+}
+GEMINI_USER = {"role": "user", "parts": [{"text": "x"}]}
+GEMINI_TURNS = [GEMINI_USER, GEMINI_CALL, GEMINI_ANSWER]
 
 
 class TestOpenAIStrictness:
@@ -1167,6 +1391,207 @@ class TestAnthropicStrictness:
         assert response.status_code == 200, response.text
 
 
+def gemini_config(**fields: Any) -> dict[str, Any]:
+    """A request with this `generationConfig`."""
+    return {"generationConfig": fields}
+
+
+def gemini_tool(**fields: Any) -> dict[str, Any]:
+    """A request with one function, changed by the fields."""
+    return {"tools": [{"functionDeclarations": [{"name": "f", **fields}]}]}
+
+
+class TestGeminiStrictness:
+    """What Gemini refuses and takes."""
+
+    @pytest.mark.parametrize(
+        "fields, words",
+        [
+            ({"temperature": 1}, 'Unknown name "temperature": Cannot find field.'),
+            ({"contents": ...}, "contents is not specified"),
+            ({"contents": []}, "contents is not specified"),
+            ({"contents": ["x"]}, "Invalid value at 'contents[0]' (type.googleapis.com/google.ai."),
+            ({"contents": [{"role": "user"}]}, "contents[0].parts: contents.parts must not be empty."),
+            (
+                {"contents": [{"parts": [{"thought": True}]}]},
+                "contents[0].parts[0].data: required oneof field 'data' must have one initialized field",
+            ),
+            ({"contents": [{"role": "system", "parts": [{"text": "x"}]}]}, "use a valid role: user, model."),
+            (
+                {"contents": [{"role": "assistant", "parts": [{"text": "x"}]}]},
+                "use a valid role: user, model.",
+            ),
+            (
+                {"contents": [{**GEMINI_USER, "name": "n"}]},
+                "Unknown name \"name\" at 'contents[0]': Cannot find",
+            ),
+            (
+                {"contents": [{"parts": [{"text": 5}]}]},
+                "Invalid value at 'contents[0].parts[0].text' (TYPE_STRING), 5",
+            ),
+            ({"contents": [{"parts": [{"text": {}}]}]}, "Starting an object on a scalar field"),
+            (
+                {"contents": [{"parts": [{"text": ["x"]}]}]},
+                "Proto field is not repeating, cannot start list.",
+            ),
+            ({"contents": [GEMINI_USER, GEMINI_CALL]}, "number of function response parts is equal"),
+            ({"contents": [GEMINI_USER, GEMINI_CALL, GEMINI_USER]}, "number of function response parts"),
+            ({"contents": [GEMINI_ANSWER]}, "number of function response parts is equal"),
+            ({"contents": [GEMINI_CALL, GEMINI_ANSWER]}, "function call turn comes immediately after a user"),
+            ({"systemInstruction": {"parts": []}}, "system_instruction.parts: contents.parts must not be"),
+            (gemini_tool(name="a b"), "Invalid function name"),
+            (gemini_tool(strict=True), "Unknown name \"strict\" at 'tools[0].function_declarations[0]'"),
+            (
+                gemini_tool(parameters={"type": "object", "properties": {"a": {"const": 1}}}),
+                "\"const\" at 'tools[0].function_declarations[0].parameters.properties[0].value'",
+            ),
+            (gemini_tool(parameters={"type": "thing"}), 'v1beta.Type), "thing"'),
+            (
+                gemini_tool(parameters={"type": "OBJECT", "required": ["a"]}),
+                "parameters.required[0]: property is not defined",
+            ),
+            (
+                gemini_tool(parameters={"type": "STRING", "properties": {}}),
+                "properties: only allowed for OBJECT",
+            ),
+            (
+                gemini_tool(parameters={"type": "OBJECT", "properties": {"a": {"type": "ARRAY"}}}),
+                "parameters.properties[a].items: missing field.",
+            ),
+            ({"tools": [GEMINI_TOOL, GEMINI_TOOL]}, "Duplicate function declaration found: search"),
+            (
+                {
+                    "tools": [GEMINI_TOOL],
+                    "toolConfig": {"functionCallingConfig": {"mode": "ANY", "allowedFunctionNames": ["g"]}},
+                },
+                "Allowed function name g is not found",
+            ),
+            (
+                {
+                    "tools": [GEMINI_TOOL],
+                    "toolConfig": {"functionCallingConfig": {"allowedFunctionNames": ["search"]}},
+                },
+                "should only be set when",
+            ),
+            ({"toolConfig": {"functionCallingConfig": {"mode": "required"}}}, "FunctionCallingConfig.Mode"),
+            ({"safetySettings": [{"category": "RUDE"}]}, "Invalid value at 'safety_settings[0].category'"),
+            (gemini_config(stop=["x"]), "Unknown name \"stop\" at 'generation_config': Cannot find field."),
+            (gemini_config(temperature=2.5), "temperature must be in the range [0, 2]"),
+            (gemini_config(topP=1.5), "top_p must be in the range [0, 1]"),
+            (gemini_config(candidateCount=9), "candidate_count must be in the range [1, 8]"),
+            (gemini_config(maxOutputTokens=0), "max_output_tokens must be positive"),
+            (gemini_config(maxOutputTokens="x"), '(TYPE_INT32), "x"'),
+            (gemini_config(maxOutputTokens=1.5), "(TYPE_INT32), 1.5"),
+            (gemini_config(stopSequences=list("abcdef")), "the number of stop_sequences must not exceed 5"),
+            (gemini_config(responseMimeType="text/html"), "allowed mimetypes are `text/plain`"),
+            (gemini_config(responseSchema={"type": "OBJECT"}), "only allowed when response_mime_type is"),
+            (
+                {"tools": [GEMINI_TOOL], **gemini_config(responseMimeType="application/json")},
+                "Function calling with a response mime type: 'application/json' is unsupported",
+            ),
+            (gemini_config(thinkingConfig={"thinkingLevel": "low"}), "Thinking level is not supported"),
+            (
+                gemini_config(thinkingConfig={"thinkingBudget": 50_000}),
+                "The thinking budget 50000 is invalid",
+            ),
+            (
+                {"model": "gemini-2.5-pro", **gemini_config(thinkingConfig={"thinkingBudget": 0})},
+                "Budget 0 is invalid.",
+            ),
+            (
+                {"model": "gemini-2.0-flash", **gemini_config(thinkingConfig={"includeThoughts": True})},
+                "Thinking is not supported",
+            ),
+            (
+                {
+                    "model": "gemini-3-pro",
+                    **gemini_config(thinkingConfig={"thinkingBudget": 1, "thinkingLevel": "LOW"}),
+                },
+                "only one of thinking budget and thinking level",
+            ),
+            (
+                {"model": "gemini-3-pro", "contents": GEMINI_TURNS},
+                "Function call is missing a thought_signature",
+            ),
+            (
+                {
+                    "model": "gemini-3.6-flash",
+                    "contents": [{"role": "function", "parts": [{"text": "x"}]}],
+                },
+                "Role 'function' is not supported",
+            ),
+        ],
+        ids=changed_fields,
+    )
+    def test_what_the_service_refuses_is_refused(
+        self, server: Loopback, fields: dict[str, Any], words: str
+    ) -> None:
+        """A 400 in the service's words, nothing charged."""
+        response = ask(server, "gemini", **fields)
+        assert response.status_code == 400, response.text
+        error = response.json()["error"]
+        assert words in error["message"]
+        assert (error["code"], error["status"]) == (400, "INVALID_ARGUMENT")
+        assert sum(server.bill.values()) == 0
+
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            {"contents": {"parts": {"text": "one for a list of one"}}, "systemInstruction": None},
+            {"system_instruction": {"parts": [{"text": "s"}]}, "cached_content": "cachedContents/x"},
+            {
+                "contents": [
+                    {"role": "user", "parts": [{"inlineData": {"mimeType": "image/png", "data": "aGk="}}]}
+                ]
+            },
+            {"contents": GEMINI_TURNS, "tools": [GEMINI_TOOL]},
+            {"contents": [*GEMINI_TURNS, GEMINI_USER, {"role": "model", "parts": [{"text": "so"}]}]},
+            {"contents": [GEMINI_USER, GEMINI_CALL, {**GEMINI_ANSWER, "role": "function"}]},
+            {"model": "gemini-3-pro", "contents": [*GEMINI_TURNS, GEMINI_USER]},  # an earlier turn's call
+            gemini_config(temperature=0.5, topP=0.9, topK=40, seed=3, maxOutputTokens="100"),
+            gemini_config(stop_sequences=["a", "b", "c", "d", "e"], candidate_count=2, max_output_tokens=5),
+            gemini_config(responseMimeType="application/json", responseSchema={"type": "object"}),
+            gemini_config(responseMimeType="application/json", responseJsonSchema={"$ref": "#/own"}),
+            gemini_config(thinkingConfig={"thinkingBudget": -1, "includeThoughts": True}),
+            {"model": "gemini-3-pro", **gemini_config(thinkingConfig={"thinkingLevel": "high"})},
+            {
+                "model": "gemini-3-pro",
+                "tools": [GEMINI_TOOL],
+                **gemini_config(responseMimeType="application/json"),
+            },
+            {
+                "tools": [{"googleSearch": {}}, GEMINI_TOOL],
+                "toolConfig": {"functionCallingConfig": {"mode": "ANY", "allowedFunctionNames": ["search"]}},
+            },
+            {"safetySettings": [{"category": "HARM_CATEGORY_HARASSMENT", "threshold": "BLOCK_NONE"}]},
+            gemini_tool(parametersJsonSchema={"type": "object", "additionalProperties": False}),
+        ],
+        ids=",".join,
+    )
+    def test_what_the_service_takes_is_taken(self, server: Loopback, fields: dict[str, Any]) -> None:
+        """Known fields in both spellings, in every combination that the service knows, are accepted."""
+        response = ask(server, "gemini", **fields)
+        assert response.status_code == 200, response.text
+
+    def test_all_that_is_wrong_is_told_at_once(self, server: Loopback) -> None:
+        """Each unknown field has a line in the message, and a violation in the details."""
+        error = ask(server, "gemini", own=1, **gemini_config(stop=["x"])).json()["error"]
+        assert error["message"].count("\n") == 1
+        assert [v.get("field") for v in error["details"][0]["fieldViolations"]] == [None, "generation_config"]
+
+    def test_a_lenient_server_takes_unknown_fields(self) -> None:
+        """With `lenient` unknown fields are overlooked, wrong values are not."""
+        with Loopback(lenient=True) as server:
+            assert ask(server, "gemini", own=1).status_code == 200
+            assert ask(server, "gemini", own=1, **gemini_config(temperature="x")).status_code == 400
+
+    def test_a_stream_is_of_events(self, server: Loopback) -> None:
+        """The service's streamed JSON array, without `alt=sse`, is not played."""
+        url = f"{server.gemini_url}/models/gemini-2.5-flash:streamGenerateContent"
+        response = httpx.post(url, headers=HEADERS["gemini"], json=body("gemini"), trust_env=False)
+        assert (response.status_code, "alt=sse" in response.text) == (400, True)
+
+
 def places(value: Any) -> Iterator[tuple[Any, Any]]:
     """Every container in a JSON value with each of its keys."""
     for key, inner in list(value.items()) if isinstance(value, dict) else list(enumerate(value)):
@@ -1175,16 +1600,18 @@ def places(value: Any) -> Iterator[tuple[Any, Any]]:
             yield from places(inner)
 
 
-class TestBothStrict:
-    """What is refused in both formats."""
+class TestAllStrict:
+    """What is refused in every format."""
 
     def test_a_key_is_needed(self, server: Loopback, wire: str) -> None:
-        """Without a key: 401. With `api_key=` any other key: 401, too."""
+        """Without a key: 401, from Gemini 403. With `api_key=` any other key: 401, from Gemini 400."""
         url = server.anthropic_url + PATHS[wire]
-        assert httpx.post(url, json=body(wire), trust_env=False).status_code == 401
+        refusals = (403, 400) if wire == "gemini" else (401, 401)
+        assert httpx.post(url, json=body(wire), trust_env=False).status_code == refusals[0]
         with Loopback(api_key="sk-right") as guarded:
-            assert ask(guarded, wire).status_code == 401
-            headers = {**HEADERS[wire], "authorization": "Bearer sk-right", "x-api-key": "sk-right"}
+            assert ask(guarded, wire).status_code == refusals[1]
+            right = {"x-api-key": "sk-right", "x-goog-api-key": "sk-right"}
+            headers = {**HEADERS[wire], "authorization": "Bearer sk-right", **right}
             url = guarded.anthropic_url + PATHS[wire]
             assert httpx.post(url, headers=headers, json=body(wire), trust_env=False).status_code == 200
 
@@ -1208,16 +1635,22 @@ class TestBothStrict:
     @given(data=st.data(), wire=st.sampled_from(WIRES))
     def test_no_body_breaks_the_server(self, server: Loopback, data: st.DataObject, wire: str) -> None:
         """Whatever JSON stands in whatever place of a request: a reply or a 400, never a failure of ours."""
-        request = {
-            **body(wire),
-            "messages": json.loads(
-                json.dumps([USER, CALLING, ANSWER] if wire == "openai" else [USER, USING, RESULT])
-            ),
-            "tools": json.loads(json.dumps(TOOLS[wire])),
-            "tool_choice": {"type": "auto"} if wire == "anthropic" else "auto",
-            "stream": True,
-            "stop" if wire == "openai" else "stop_sequences": ["x"],
+        turns: dict[str, dict[str, Any]] = {
+            "openai": {"messages": [USER, CALLING, ANSWER], "tool_choice": "auto", "stop": ["x"]},
+            "anthropic": {
+                "messages": [USER, USING, RESULT],
+                "tool_choice": {"type": "auto"},
+                "stop_sequences": ["x"],
+            },
+            "gemini": {
+                "contents": GEMINI_TURNS,
+                "toolConfig": {"functionCallingConfig": {"mode": "ANY", "allowedFunctionNames": ["search"]}},
+                "generationConfig": {"stopSequences": ["x"], "thinkingConfig": {"thinkingBudget": 1024}},
+                "systemInstruction": {"parts": [{"text": "s"}]},
+            },
         }
+        request = json.loads(json.dumps({**body(wire), **turns[wire], "tools": TOOLS[wire]}))
+        request["stream"] = True
         junk: st.SearchStrategy[Any] = st.sampled_from(
             [None, True, 5, 0.5, "", "x", [], {}, ["x"], [[]], [5], {"type": "x"}, {"type": []}]
         )
@@ -1227,6 +1660,15 @@ class TestBothStrict:
         assert ask(server, wire, **request).status_code in (200, 400)
         assert server.journal[-1].ended is not None
 
+    def test_geminis_context_bounds_the_prompt(self) -> None:
+        """`context_size` bounds the prompt alone there; the message has both numbers."""
+        with Loopback(context_size=1000) as server:
+            assert ask(server, "gemini", **gemini_config(maxOutputTokens=5000)).status_code == 200
+            much = ask(server, "gemini", contents=[{"parts": [{"text": "x" * 4400}]}])
+            assert much.status_code == 400
+            assert "token count (1100) exceeds the maximum number of tokens allowed (1000)" in much.text
+
+    @pytest.mark.parametrize("wire", ["openai", "anthropic"])
     def test_a_prompt_beyond_the_context_is_refused(self, wire: str) -> None:
         """`context_size` bounds prompt and completion together; the message has the numbers."""
         with Loopback(context_size=1000) as server:
@@ -1242,10 +1684,15 @@ class TestBothStrict:
     def test_other_paths_and_methods(self, server: Loopback, wire: str) -> None:
         """The list of models is there; other paths are 404, other methods 405, in the format's words."""
         with httpx.Client(base_url=server.anthropic_url, headers=HEADERS[wire], trust_env=False) as client:
-            assert client.get("/v1/models").json()["data"][0]["id"] == "loopback"
+            models = client.get("/v1/models").json()
+            assert "loopback" in (
+                models["models"][0]["name"] if wire == "gemini" else models["data"][0]["id"]
+            )
             assert client.post("/v1/embeddings", json={}).status_code == 404
             assert client.get(PATHS[wire]).status_code == 405
-            assert ("type" in client.post("/v1/x", json={}).json()) == (wire == "anthropic")
+            nothing = client.post("/v1/x", json={}).json()
+            assert ("type" in nothing) == (wire == "anthropic")
+            assert ("status" in nothing["error"]) == (wire == "gemini")
         assert len(server.journal) == 4
 
 
@@ -1338,6 +1785,14 @@ class TestPromptCache:
         server.script(faults.Status(500))
         ask(server, "anthropic", **self.marked(prefix(2000)))
         assert self.usage(server, **self.marked(prefix(2000))) == (1, 2000, 0)
+
+    def test_gemini_caches_by_itself(self, server: Loopback) -> None:
+        """The same prefix is read from the second request on, and told as cached content."""
+        contents = [{"role": "user", "parts": [{"text": prefix(1100)}]}]
+        first = ask(server, "gemini", contents=contents).json()["usageMetadata"]
+        second = ask(server, "gemini", contents=contents).json()["usageMetadata"]
+        assert "cachedContentTokenCount" not in first
+        assert (second["promptTokenCount"], second["cachedContentTokenCount"]) == (1100, 1024)
 
     def test_openai_caches_by_itself_in_steps(self, server: Loopback) -> None:
         """From 1024 tokens on, in steps of 128, the longest known prefix is read; nothing is marked."""

@@ -17,6 +17,7 @@ MODELS = {
     "anthropic": {"name": "claude-3-5-sonnet-20241022", "provider": "anthropic"},
     "deepseek": {"name": "deepseek-chat", "provider": "deepseek"},
     "generic": {"name": "local-model", "provider": "hosted_vllm"},
+    "gemini": {"name": "gemini-2.5-flash", "provider": "gemini"},
 }
 
 QUICK = {"retry_min_wait": 0.01, "retry_max_wait": 0.02, "timeout": 5}

@@ -29,7 +29,13 @@ from agentless.loopback.faults.contents import (
     TruncatedStream,
 )
 from agentless.loopback.faults.fault import Fault, ReplyFault
-from agentless.loopback.faults.statuses import ContextExceeded, InvalidKey, QuotaExhausted, Status
+from agentless.loopback.faults.statuses import (
+    ContextExceeded,
+    InvalidKey,
+    PromptBlocked,
+    QuotaExhausted,
+    Status,
+)
 
 __all__ = [
     "CleanClose",
@@ -48,6 +54,7 @@ __all__ = [
     "HalfHeaders",
     "InvalidKey",
     "MalformedBody",
+    "PromptBlocked",
     "QuotaExhausted",
     "ReplyFault",
     "Reset",

@@ -10,7 +10,13 @@ from agentless.loopback.replies import Reply
 from agentless.loopback.wire import JSON, LAST_CHUNK, Failure, chunk
 
 _KEEP_ALIVE = {True: b": keep-alive\n\n", False: b"\n"}  # by stream: DeepSeek sends both under load
-_CORRUPT = b'data: {"id": "chatcmpl-loopback", "choices": [{"index": 0, "del\n\n'
+_CORRUPT = {
+    "openai": b'data: {"id": "chatcmpl-loopback", "choices": [{"index": 0, "del\n\n',
+    "anthropic": b'event: content_block_delta\ndata: {"type": "content_block_delta", "index": 0, "del\n\n',
+    "gemini": b'data: {"candidates": [{"content": {"parts": [{"te\r\n\r\n',
+}
+_GIVES_UP = {"openai": 500, "anthropic": 529, "gemini": 503}
+"""The status whose failure a service tells of in the middle of a stream."""
 _PAGE = b"<!DOCTYPE html>\n<html><head><title>502 Bad Gateway</title></head><body>nginx</body></html>\n"
 
 
@@ -18,8 +24,8 @@ _PAGE = b"<!DOCTYPE html>\n<html><head><title>502 Bad Gateway</title></head><bod
 class TruncatedStream(ReplyFault):
     """The stream ends as HTTP has it, but without a finish reason: the service lost the model's worker.
 
-    `done`: the end marker (`[DONE]`, `message_stop`) is sent all the same. A whole reply's JSON breaks off
-    in the middle.
+    `done`: the end marker (`[DONE]`, `message_stop`; Gemini has none) is sent all the same. A whole reply's
+    JSON breaks off in the middle.
     """
 
     after_chunks: int = 1
@@ -48,9 +54,7 @@ class CorruptEvent(ReplyFault):
         if not draft.entry.stream:
             return MalformedBody(reply=self.reply).plan(draft)
         pieces = draft.events.pieces
-        corrupt = _CORRUPT
-        if draft.entry.format == "anthropic":
-            corrupt = b"event: content_block_delta\n" + _CORRUPT
+        corrupt = _CORRUPT[draft.entry.format]
         if self.then_continue:
             return Plan(draft.paced([*pieces[: self.at], corrupt, *pieces[self.at :]]))
         return Plan(draft.paced([*pieces[: self.at], corrupt], ()))
@@ -60,22 +64,22 @@ class CorruptEvent(ReplyFault):
 class ErrorEvent(ReplyFault):
     """The service gives up in the middle of a stream and says so in an event, after `at` pieces.
 
-    Anthropic sends `event: error` with `overloaded_error` under load, OpenAI a data event with an `error`
-    object; then the stream ends. Before a whole reply it is a plain 500 (529 for `overloaded_error`), which
-    is not charged.
+    Anthropic sends `event: error` with `overloaded_error` under load, OpenAI and Gemini a data event with an
+    `error` object; then the stream ends. Before a whole reply it is a plain 500 (529 for `overloaded_error`,
+    503 for `UNAVAILABLE`), which is not charged.
     """
 
     at: int = 1
     message: str | None = None
     type: str | None = None
-    """Default: `overloaded_error` for Anthropic, `server_error` for OpenAI."""
+    """Default: `overloaded_error` for Anthropic, `server_error` for OpenAI, `UNAVAILABLE` for Gemini."""
     code: str | None = None
 
     def plan(self, draft: Draft) -> Plan:
         """The stream up to that event."""
-        usual = draft.format.failure(529 if draft.entry.format == "anthropic" else 500)
+        usual = draft.format.failure(_GIVES_UP[draft.entry.format])
         kind = self.type or usual.type
-        status = 529 if kind == "overloaded_error" else 500
+        status = usual.status if kind == usual.type else 500
         failure = Failure(status, self.message or usual.message, kind, self.code)
         if not draft.entry.stream:
             return failed(draft.entry, draft.format, failure)
@@ -149,7 +153,10 @@ class MalformedBody(ReplyFault):
 
 @dataclass(frozen=True)
 class EmptyChoices(Fault):
-    """A completion without a single choice (for Anthropic: without content). The prompt is charged."""
+    """A completion without a single choice, for Anthropic without content, for Gemini without candidates.
+
+    The prompt is charged.
+    """
 
     def plan(self, draft: Draft) -> Plan:
         """A reply that holds none."""

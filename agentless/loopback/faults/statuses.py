@@ -6,6 +6,8 @@ from typing import Any, Final
 
 from agentless.loopback.draft import Draft, Plan, failed
 from agentless.loopback.faults.fault import Fault
+from agentless.loopback.gemini_checks import WRONG_KEY
+from agentless.loopback.gemini_format import QUOTA_EXHAUSTED, blocked
 from agentless.loopback.journal import Entry
 from agentless.loopback.openai_checks import wrong_key
 from agentless.loopback.wire import Failure
@@ -28,10 +30,12 @@ class Status(Fault):
     """Replaces the whole body: JSON from a mapping, else the text as it is."""
     delay: float = 0.0
     """Seconds before the first byte."""
+    retry_delay: float | None = None
+    """Seconds to wait as Gemini's body asks for it (`RetryInfo`); the others' bodies have no place for it."""
 
     def plan(self, draft: Draft) -> Plan:
         """The status, after the delay."""
-        failure = draft.format.failure(self.code, self.message)
+        failure = replace(draft.format.failure(self.code, self.message), retry_delay=self.retry_delay)
         plan = failed(draft.entry, draft.format, failure, self.headers, self.body)
         return replace(plan, steps=[self.delay, *plan.steps]) if self.delay else plan
 
@@ -50,6 +54,7 @@ _QUOTA: Final = {
         " or purchase credits.",
         "invalid_request_error",
     ),
+    "gemini": QUOTA_EXHAUSTED,
     "deepseek": Failure(402, "Insufficient Balance", "unknown_error", "invalid_request_error"),
 }
 
@@ -59,7 +64,8 @@ class QuotaExhausted(Fault):
     """The account has no money left: no waiting helps.
 
     OpenAI says so with a 429 (like a rate limit, but `insufficient_quota`), Anthropic with a 400 about the
-    credit balance, DeepSeek (models named `deepseek…`) with a 402.
+    credit balance, DeepSeek (models named `deepseek…`) with a 402, Gemini with a 429 whose details name the
+    quota of a day.
     """
 
     def plan(self, draft: Draft) -> Plan:
@@ -89,18 +95,62 @@ class ContextExceeded(Fault):
                 "messages",
             ),
             "anthropic": Failure(400, f"prompt is too long: {asked} tokens > {self.limit} maximum"),
+            "gemini": Failure(
+                400,
+                f"The input token count ({asked}) exceeds the maximum number of tokens allowed"
+                f" ({self.limit}).",
+                "INVALID_ARGUMENT",
+            ),
         }
         return failed(draft.entry, draft.format, failure[draft.entry.format])
 
 
 @dataclass(frozen=True)
 class InvalidKey(Fault):
-    """A 401. OpenAI's message quotes the key, here in full: nothing that shows it may pass unredacted."""
+    """A 401, from Gemini a 400.
+
+    OpenAI's message quotes the key, here in full: nothing that shows it may pass unredacted.
+    """
 
     def plan(self, draft: Draft) -> Plan:
         """The refusal, in OpenAI's format with the key of the request."""
-        known = {"openai": wrong_key(draft.entry), "anthropic": draft.format.failure(401)}
+        known = {
+            "openai": wrong_key(draft.entry),
+            "anthropic": draft.format.failure(401),
+            "gemini": WRONG_KEY,
+        }
         return failed(draft.entry, draft.format, known[draft.entry.format])
+
+
+@dataclass(frozen=True)
+class PromptBlocked(Fault):
+    """The prompt itself is refused for what it is about.
+
+    Gemini answers with a 200 without candidates, and charges the prompt; OpenAI (Azure's) and Anthropic with
+    a 400.
+    """
+
+    reason: str = "PROHIBITED_CONTENT"
+    """Gemini's `blockReason`: `SAFETY`, `BLOCKLIST`, `OTHER`, ..."""
+
+    def plan(self, draft: Draft) -> Plan:
+        """The refusal."""
+        if draft.entry.format == "gemini":
+            body = blocked(draft.served, self.reason, stream=draft.entry.stream)
+            return Plan(draft.paced([body], ()) if draft.entry.stream else [draft.whole(body)])
+        return failed(draft.entry, draft.format, _BLOCKED[draft.entry.format])
+
+
+_BLOCKED: Final = {
+    "openai": Failure(
+        400,
+        "The response was filtered due to the prompt triggering Azure OpenAI's content management policy."
+        " Please modify your prompt and retry.",
+        code="content_filter",
+        param="prompt",
+    ),
+    "anthropic": Failure(400, "Output blocked by content filtering policy"),
+}
 
 
 def _service(entry: Entry) -> str:
