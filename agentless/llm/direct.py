@@ -21,7 +21,7 @@ import httpx
 
 from agentless.llm import bridge
 from agentless.llm.formats import ANTHROPIC, GEMINI, OPENAI, Format
-from agentless.llm.importing import load
+from agentless.llm.importing import load, no_warnings
 
 _MOST_TEMPLATES = 256
 
@@ -119,7 +119,8 @@ def template_of(arguments: Mapping[str, Any], streams: bool) -> Template | None:
     if digest in _templates:
         _templates.move_to_end(digest)
         return _templates[digest]
-    template = _make(arguments, streams)
+    with no_warnings((arguments["model"], "template")):
+        template = _make(arguments, streams)
     while len(_templates) >= _MOST_TEMPLATES:
         _templates.popitem(last=False)
     _templates[digest] = template

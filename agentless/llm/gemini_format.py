@@ -5,6 +5,7 @@ same shape as a whole reply, each with what is new.
 """
 
 import json
+import uuid
 from collections.abc import Mapping
 from typing import Any
 
@@ -38,15 +39,18 @@ class Reader:
         if "functionCall" in part:
             call, slot = part["functionCall"], self._calls.get(index, 0)
             self._calls[index] = slot + 1
+            name = call.get("id") or f"call_{uuid.uuid4().hex}"
+            if signature := part.get("thoughtSignature"):  # it has to come back: litellm looks for it there
+                name = f"{name}__thought__{signature}"
             arguments = json.dumps(call.get("args") or {})
-            return Event(index, tools=(ToolPiece(slot, call.get("id"), call.get("name"), arguments),))
+            return Event(index, tools=(ToolPiece(slot, name, call.get("name"), arguments),))
         text = text_of(part.get("text"))
         return Event(index, reasoning=text) if part.get("thought") else Event(index, text=text)
 
 
 def read_whole(body: Any) -> list[Event]:
     """The events of a whole reply; raises as `formats.Format`."""
-    if body.get("error") or not ("candidates" in body or "promptFeedback" in body):
+    if body.get("error") or not body.keys() & {"candidates", "promptFeedback", "usageMetadata"}:
         raise UnreadableError("no candidates")
     return Reader()(body)
 

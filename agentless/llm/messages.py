@@ -24,6 +24,12 @@ MOST_MARKS = 4
 """Cache breakpoints that Anthropic takes in one request."""
 
 
+_HALF = (
+    "half of a surrogate pair, which is no text and cannot be sent; read the file with "
+    'errors="replace", or encode the text with it'
+)
+
+
 class Prepared(NamedTuple):
     """Messages for one request, and a text for each thing that was changed on the way."""
 
@@ -73,6 +79,11 @@ def read_messages(message: str | list[dict[str, Any]]) -> list[dict[str, Any]]:
     if isinstance(message, str):
         if not message.strip():
             raise ValueError("the message is blank")
+        if not message.isascii():
+            try:
+                message.encode()
+            except UnicodeEncodeError as error:
+                raise ValueError(f"the message: {_HALF}") from error
         return [{"role": "user", "content": message}]
     if not isinstance(message, list):
         raise TypeError(f"message has to be a string or a list of messages, not {type(message).__name__}")
@@ -105,7 +116,10 @@ def _read_message(message: Any, number: int) -> dict[str, Any]:
     role = message.get("role")
     if role not in ROLES:
         raise ValueError(f"{where}: role {role!r}; allowed: {', '.join(ROLES)}")
-    fresh = {key: _copied(value) for key, value in message.items()}
+    try:
+        fresh = {key: _copied(value) for key, value in message.items()}
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{where}: {_HALF}") from error
     _check_content(fresh, where)
     if role == "tool" and not isinstance(fresh.get("tool_call_id"), str):
         raise ValueError(f"{where}: a tool message needs the tool_call_id of the call it answers")
@@ -150,6 +164,10 @@ def _copied(value: Any) -> Any:
         return {key: _copied(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_copied(item) for item in value]
+    if isinstance(value, str):
+        if not value.isascii():
+            value.encode()  # half of a surrogate pair is no text, and cannot be sent
+        return value
     return copy.deepcopy(value)
 
 

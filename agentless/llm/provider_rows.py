@@ -284,16 +284,17 @@ def unknown_provider(name: str, *, route: str) -> Provider:
 
 LITELLM_ONLY: frozenset[str] = frozenset(
     """
-    abliteration aihubmix aiml aiohttp_openai amazon_nova apertis assemblyai baseten bedrock_mantle bytez
-    charity_engine chatgpt chutes clarifai cloudflare codestral cognition cometapi compactifai cortecs
-    crusoe custom custom_openai darkbloom databricks datarobot docker_model_runner edenai empiriolabs
-    empower fal_ai featherless_ai friendliai galadriel gdc gigachat github github_copilot gmi gradient_ai
-    helicone heroku huggingface hyperbolic inception lambda_ai langflow langgraph lemonade libertai
-    litellm_proxy llamafile llamagate manus maritalk meta meta_llama minimax modelscope morph nadir
-    nano-gpt nebius neosantara nlp_cloud novita nscale oci oobabooga openai_like ovhcloud parasail petals
-    pinstripes poe predibase prism publicai qwen_ai_platform qwencloud ragflow replicate sail sap sarvam
-    scaleway scx-ai snowflake synthetic tencent tensormesh triton v0 veniceai vercel_ai_gateway volcengine
-    wandb watsonx xiaomi_mimo xinference
+    abliteration aiand aihubmix aiml aiohttp_openai amazon_nova apertis assemblyai baseten bedrock_mantle
+    bigmodel bytez charity_engine chatgpt chutes clarifai clf_ai_gateway cloudflare codestral cognition
+    cometapi compactifai coralbricks cortecs crusoe custom custom_openai darkbloom databricks datarobot
+    docker_model_runner edenai empiriolabs empower fal_ai featherless_ai friendliai galadriel gdc gigachat
+    github github_copilot gmi gradient_ai helicone heroku hostinger_router huggingface hyperbolic inception
+    inferenceapis kyma lambda_ai langflow langgraph lemonade libertai litellm_proxy llamafile llamagate
+    manus maritalk meta meta_llama microsoft_365_copilot minimax modelscope morph nadir nano-gpt nebius
+    neosantara nlp_cloud novita nscale oci oobabooga openai_like opencode_go openinfer ovhcloud parasail
+    petals pinstripes poe predibase prism publicai qwen_ai_platform qwencloud ragflow refuseless reka
+    replicate sail sap sarvam scaleway scx-ai snowflake streamlake synthetic tencent tensormesh triton v0
+    veniceai vercel_ai_gateway volcengine wally wandb watsonx xiaomi_mimo xinference zerogpu
     """.split()  # noqa: SIM905 - a hundred names are read better so
 )
-"""litellm's other providers of chat models (1.105.3): known to it, without a row here."""
+"""litellm's other providers of chat models (1.105.3 to 1.110.2): known to it, without a row here."""

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from agentless.errors import AgentlessError, UnsupportedLitellmError, UnwatchedReplyError
-from agentless.llm import importing, reaches, watch, wire
+from agentless.llm import importing, litellm_door, reaches, watch, wire
 from agentless.llm.codegen import CodegenModel
 from agentless.llm.ledger import Spend
 from agentless.loopback import Loopback, faults
@@ -33,6 +33,7 @@ def _nothing_said_yet(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """Put litellm's clients on a connection of its own, as after a change that we have not seen."""
+    monkeypatch.setattr(litellm_door, "_sends_all", True)
     cache = reaches.CLIENTS.find()
     monkeypatch.setattr(cache, "cache_dict", {})
     monkeypatch.setattr(cache, "ttl_dict", {})
