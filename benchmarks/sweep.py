@@ -113,13 +113,13 @@ MAPPED = frozenset(
 HEADING = """\
 # What reaches litellm, for every chat model
 
-Made by `make sweep`, with litellm {version}: for each chat model of its registry and each option, the request \
-that a config which sets it leads to, mapped by litellm as it would before sending.
+Made by `make sweep`, with litellm {version}: for each chat model of its registry and each option, the \
+request that a config which sets it leads to, mapped by litellm as it would before sending.
 
-*Raised*: litellm refused what we sent. *Lost*: litellm left it out without a word. The columns of options say \
-for how many models each is sent; for the others it is left out by us, with a warning. The last column counts \
-what is left out although the registry claims it: mostly a claim about the model that litellm's route to it does \
-not carry.
+*Raised*: litellm refused what we sent. *Lost*: litellm left it out without a word. The columns of options \
+say for how many models each is sent; for the others it is left out by us, with a warning. The last column \
+counts what is left out although the registry claims it: mostly a claim about the model that litellm's route \
+to it does not carry.
 
 """
 

@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 from agentless.errors import ConfigError, Problem
 from agentless.frozen import FrozenDict
-from agentless.llm.facts import FLAGS, Subject, find_facts, implied
+from agentless.llm.facts import FLAGS, find_facts, implied
+from agentless.llm.known import Subject
 from agentless.llm.provider_rows import find_provider, unknown_provider
 from agentless.llm.routes import OPENAI_LIKE, find_route
 from agentless.problems import Finding, listed, unknown_keys
@@ -118,8 +119,8 @@ class Capabilities:
     """What `max_new_tokens` is called there; `None`: a reply's length cannot be limited."""
 
     forced_options: frozenset[str] = frozenset()
-    """Options that litellm's list for the route lacks and that are sent all the same: the config says so, or the
-    model is known better than by litellm's registry."""
+    """Options that litellm's list for the route lacks and that are sent all the same: the config says so, or
+    the model is known better than by litellm's registry."""
 
     base_model: str | None = None
     """What the model is, where its name does not say so ("gpt-5", "anthropic/claude-opus-5"), as the config
@@ -226,15 +227,16 @@ def checked_overrides(overrides: Mapping[str, Any], key: str = "capabilities") -
     """
     findings: list[Finding] = list(unknown_keys(overrides, OVERRIDABLE, (key,)))
     taken: dict[str, Any] = {}
-    for field, value in overrides.items():
-        if field not in OVERRIDABLE:
+    for name, value in overrides.items():
+        if name not in OVERRIDABLE:
             continue
-        allowed, is_allowed = OVERRIDABLE[field]
-        if is_allowed(value):
-            value = None if value == "none" and field in _NONE else value
-            taken[field] = tuple(value) if isinstance(value, list) else value
+        allowed, is_allowed = OVERRIDABLE[name]
+        if value == "none" and name in _NONE and is_allowed(value):
+            taken[name] = None
+        elif is_allowed(value):
+            taken[name] = tuple(value) if isinstance(value, list) else value
         else:
-            findings.append(((key, field), f"{shown(value)}; allowed: {allowed}"))
+            findings.append(((key, name), f"{shown(value)}; allowed: {allowed}"))
     if findings:
         raise ConfigError.of(Problem(".".join(map(str, path)), text) for path, text in findings)
     return taken
@@ -302,9 +304,9 @@ _KINDS: Mapping[str, "_Kind"] = {
 _Kind = tuple[str, Callable[[Any], bool]]
 
 OVERRIDABLE: Mapping[str, _Kind] = {
-    field.name: _KINDS.get(field.name, _SWITCH)
-    for field in fields(Capabilities)
-    if field.name not in {"forced_options", "source", "sources"}
+    each.name: _KINDS.get(each.name, _SWITCH)
+    for each in fields(Capabilities)
+    if each.name not in {"forced_options", "source", "sources"}
 }
 """What a config's `capabilities` table can have: the words for what is allowed, and the test."""
 

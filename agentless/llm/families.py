@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from agentless.llm.names import ModelName, identify
-from agentless.llm.registry import ALIAS, Entry, load_registry, service_of
+from agentless.llm.registry import ALIAS, Entry, load_registry
 
 VENDORS: Mapping[str, str] = {
     "claude": "anthropic",
@@ -50,7 +50,7 @@ class Place(NamedTuple):
 
 
 def vendor_of(family: str) -> str | None:
-    """litellm's name of the service of the vendor of a family, if it is one of those that we know."""
+    """The vendor of a family, by litellm's name of its service, if it is one of those that we know."""
     first = _FIRST.match(family)
     if first is None or (first["word"] == "o" and re.fullmatch(r"o\d+(-.+)?", family) is None):
         return None
@@ -76,11 +76,13 @@ def _newest(model: ModelName) -> Place:
 
 
 _NEWEST = (10**6,)
+_MODES = frozenset({"chat", "responses"})
 
 
 def likeliest(model: ModelName, vendor: str, *, floats: bool = False) -> Entry | None:
-    """The registry's entry of the known model that is likest: of the nearest generation, then of the same
-    variant, then the newest that is not newer.
+    """The registry's entry of the known model that is likest.
+
+    It is of the nearest generation, then of the same variant, then the newest that is not newer.
 
     Args:
         model: What the name tells.
@@ -92,7 +94,7 @@ def likeliest(model: ModelName, vendor: str, *, floats: bool = False) -> Entry |
         return None
     best: tuple[tuple[object, ...], Entry] | None = None
     for key, row in load_registry().items():
-        if ALIAS in row or row.get("mode") not in {"chat", "responses"} or service_of(row) != vendor:
+        if row.get("litellm_provider") != vendor or ALIAS in row or row.get("mode") not in _MODES:
             continue
         other = identify(key)
         place = place_of(other) if other.date is None else None

@@ -83,6 +83,21 @@ _BUDGET = {
     "effort_words": ("none", *_LOW_TO_HIGH),
     "sampling_with_reasoning": False,
 }
+_REASONS = {**_NO_SAMPLING, "sampling_with_reasoning": False, "token_limit_name": "max_completion_tokens"}
+_FIRST_O1 = {
+    **_NO_EFFORT,
+    **_NO_SAMPLING,
+    "supports_tools": False,
+    "supports_tool_choice": False,
+    "supports_stop": False,
+    "supports_system_message": False,
+    "supports_response_format": False,
+    "supports_prompt_cache": True,
+    "native_n": False,
+    "streams_native_n": False,
+    "token_limit_name": "max_completion_tokens",
+    "max_input_tokens": 128_000,
+}
 _CLAUDE = {
     **_TOOLS,
     **_NO_EFFORT,
@@ -192,64 +207,20 @@ MODEL_ROWS: tuple[ModelRow, ...] = (
         (r"gpt-4-turbo(-preview)?", r"gpt-4o(-mini)?", r"gpt-4\.1(-mini|-nano)?", r"gpt-3\.?5-turbo"),
         {"supports_response_format": True},
     ),
-    ModelRow(
-        (r"o1", r"o1-pro", r"o3-mini"),
-        {
-            **_TOOLS,
-            **_WORDS,
-            **_NO_SAMPLING,
-            "sampling_with_reasoning": False,
-            "token_limit_name": "max_completion_tokens",
-        },
-    ),
+    ModelRow((r"o1", r"o1-pro", r"o3-mini"), {**_TOOLS, **_WORDS, **_REASONS}),
     ModelRow(
         (r"o3", r"o3-pro", r"o4-mini", r"o[34](-mini)?-deep-research", r"o([5-9]|1\d)(-.+)?"),
-        {
-            **_TOOLS,
-            **_WORDS,
-            **_NO_SAMPLING,
-            "sampling_with_reasoning": False,
-            "supports_stop": False,
-            "token_limit_name": "max_completion_tokens",
-        },
+        {**_TOOLS, **_WORDS, **_REASONS, "supports_stop": False},
     ),
     ModelRow(
         ("o1-mini",),
-        {
-            **_NO_EFFORT,
-            **_NO_SAMPLING,
-            "supports_tools": False,
-            "supports_tool_choice": False,
-            "supports_stop": False,
-            "supports_system_message": False,
-            "supports_response_format": False,
-            "supports_prompt_cache": True,
-            "native_n": False,
-            "streams_native_n": False,
-            "token_limit_name": "max_completion_tokens",
-            "max_input_tokens": 128_000,
-            "max_output_tokens": 65_536,
-        },
+        {**_FIRST_O1, "max_output_tokens": 65_536},
         complete=True,
         prices=_price(1.10, 4.40, read=0.55),
     ),
     ModelRow(
         ("o1-preview",),
-        {
-            **_NO_EFFORT,
-            **_NO_SAMPLING,
-            "supports_tools": False,
-            "supports_tool_choice": False,
-            "supports_stop": False,
-            "supports_system_message": False,
-            "supports_response_format": False,
-            "supports_prompt_cache": True,
-            "native_n": False,
-            "streams_native_n": False,
-            "token_limit_name": "max_completion_tokens",
-            "max_input_tokens": 128_000,
-            "max_output_tokens": 32_768,
-        },
+        {**_FIRST_O1, "max_output_tokens": 32_768},
         complete=True,
         prices=_price(15, 60, read=7.50),
     ),
@@ -258,12 +229,7 @@ MODEL_ROWS: tuple[ModelRow, ...] = (
     # top_p"). Which efforts there are, and which is the default, the registry says.
     ModelRow(
         (r"gpt-([5-9]|1\d)([.-]\d+)?(-.+)?",),
-        {
-            **_NO_SAMPLING,
-            "sampling_with_reasoning": False,
-            "supports_stop": False,
-            "token_limit_name": "max_completion_tokens",
-        },
+        {**_REASONS, "supports_stop": False},
     ),
     # Not reasoning models in the sense of the API: no effort can be set.
     ModelRow(

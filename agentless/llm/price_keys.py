@@ -1,4 +1,4 @@
-"""The registry's names of prices, by an exact grammar: what of them holds for our requests, and what is unclear.
+"""The registry's names of prices, by an exact grammar: what holds for our requests, and what is unclear.
 
     price     = kind [ above ] [ tier ]
     above     = "_above_" digits [ "k" ] "_tokens"        a prompt's length from which it holds

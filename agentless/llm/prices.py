@@ -20,7 +20,8 @@ from typing import Any, Self
 from zoneinfo import ZoneInfo
 
 from agentless.llm.capabilities import Capabilities, subject_of
-from agentless.llm.facts import Subject, find_facts, find_known
+from agentless.llm.facts import find_facts
+from agentless.llm.known import Subject, find_known
 from agentless.llm.price_keys import KINDS, hours, is_price_tier, thresholds
 from agentless.llm.replies import Tokens
 from agentless.settings import ModelSettings
@@ -141,10 +142,11 @@ def price_list(settings: ModelSettings, capabilities: Capabilities) -> PriceList
 
 
 def _subject(settings: ModelSettings) -> Subject:
+    base_model = settings.capabilities.get("base_model")
     return subject_of(
         settings.provider,
         settings.name,
-        settings.capabilities.get("base_model"),
+        base_model if isinstance(base_model, str) else None,
         custom_llm_provider=settings.custom_llm_provider,
         base_url=settings.base_url,
     )

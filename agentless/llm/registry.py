@@ -31,12 +31,12 @@ class Entry(NamedTuple):
 
 @cache
 def load_registry() -> Mapping[str, Mapping[str, Any]]:
-    """The entries by their keys, an alias with what it stands for; empty, with a warning, without the file."""
+    """The entries by their keys, an alias with what it stands for; without the file none, and a warning."""
     return with_aliases(_read(_file()))
 
 
 def _file() -> Path | None:
-    """litellm's file, wherever litellm is; it need not be there."""
+    """Where the file is, if litellm is anywhere; it need not be there."""
     found = importlib.util.find_spec("litellm")
     places = (found.submodule_search_locations or []) if found else []
     return next((Path(place) / FILE for place in places), None)
@@ -48,7 +48,7 @@ def _read(path: Path | None) -> Mapping[str, Mapping[str, Any]]:
             raise FileNotFoundError("litellm is not installed")
         entries = from_json(path.read_bytes())
         if not isinstance(entries, dict):
-            raise ValueError("it is not a table of models")  # noqa: TRY004  # caught below
+            raise ValueError("it is not a table of models")  # noqa: TRY004, TRY301  # told like the others
     except (OSError, ValueError) as error:
         logging.getLogger("agentless").warning(
             "litellm's registry of models (%s) cannot be read: %s; what models can do and cost is known only "

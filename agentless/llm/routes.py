@@ -210,8 +210,8 @@ OPENAI_LIKE = frozenset({"openai", "custom_openai", "openai_like", "hosted_vllm"
 """Routes to whatever speaks OpenAI's dialect."""
 
 BY_REGISTRY = frozenset({"openai", "azure", "xai", "moonshot", "together_ai", "fireworks_ai"})
-"""Routes on which litellm takes `tool_choice` and `reasoning_effort` only for models of which its registry says
-so, and passes them on as they are if it is told to. (On others it would send them a second time.)"""
+"""Routes on which litellm takes `tool_choice` and `reasoning_effort` only for models of which its registry
+says so, and passes them on as they are if it is told to. (On others it would send them a second time.)"""
 
 IGNORE_MAX_RETRIES = frozenset(
     """
