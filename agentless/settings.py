@@ -42,6 +42,7 @@ from agentless.values import (
     SOME_SECONDS,
     SWITCH,
     TEXT,
+    Capability,
     Count,
     Fraction,
     Name,
@@ -165,8 +166,8 @@ class ModelSettings(SettingsTable):
         PlainSerializer(lambda headers: {name: str(value) for name, value in headers.items()}),
     ] = Field(default=FrozenDict(), description="a table of strings")
     extra_body: Table = Field(default=FrozenDict(), description="a table")
-    capabilities: Annotated[Mapping[str, bool | float], PlainValidator(read_capabilities)] = Field(
-        default=FrozenDict(), description="a table of true, false and numbers"
+    capabilities: Annotated[Mapping[str, Capability], PlainValidator(read_capabilities)] = Field(
+        default=FrozenDict(), description="a table of what the model can do"
     )
     input_cost_per_token: NotNegative | None = Field(default=None, description=PRICE)
     output_cost_per_token: NotNegative | None = Field(default=None, description=PRICE)

@@ -11,9 +11,15 @@ from pydantic import AfterValidator, Field, PlainValidator
 from agentless.frozen import FrozenDict, freeze
 from agentless.problems import Finding, Refusal, found, json_findings, listed
 
-EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh")
+EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+"""The words for a reasoning effort, least first."""
+
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _LEVEL_ALIASES = {"WARN": "WARNING", "FATAL": "CRITICAL"}
+
+
+Capability = bool | int | float | str | tuple[str, ...]
+"""What can be said of a model."""
 
 
 def read_name(value: str) -> str:
@@ -45,7 +51,7 @@ def read_response_format(value: Any) -> Mapping[str, Any]:
     return read_table(value)
 
 
-def read_capabilities(value: Any) -> Mapping[str, bool | int | float]:
+def read_capabilities(value: Any) -> Mapping[str, Capability]:
     """Overrides of what a model can do; their names are checked where capabilities are known."""
     allowed = "true, false or a number"
     if not isinstance(value, Mapping):
@@ -54,11 +60,22 @@ def read_capabilities(value: Any) -> Mapping[str, bool | int | float]:
     findings += [
         ((str(key),), f"{found(item)}; allowed: {allowed}")
         for key, item in value.items()
-        if not isinstance(item, bool | int | float)
+        if not isinstance(item, bool | int | float) and not (key in SAID_IN_WORDS and _are_words(item))
     ]
     if findings:
         raise Refusal(findings)
-    return FrozenDict(value)
+    return FrozenDict(freeze(value))
+
+
+def _are_words(value: object) -> bool:
+    words = value if isinstance(value, list | tuple) else [value]
+    return all(isinstance(word, str) for word in words)
+
+
+SAID_IN_WORDS = frozenset(
+    {"base_model", "default_effort", "effort_style", "effort_words", "max_stop", "token_limit_name"}
+)
+"""What of a model's capabilities is a word or a list of words."""
 
 
 def read_stop(value: Any) -> tuple[str, ...]:

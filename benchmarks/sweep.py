@@ -7,8 +7,8 @@ by litellm as it maps a request before sending it (nothing is sent). A cell of t
 - *lost*: litellm left out, without a word, what we sent;
 - *left out*: we dropped it, with a warning, although the registry says that the model can do it.
 
-Usage: `python benchmarks/sweep.py [--verbose]`: the table as Markdown on standard output, details with
-`--verbose`. The exit status is 1 if anything was raised or lost.
+Usage: `python benchmarks/sweep.py [--verbose]`: `docs/models.md` on standard output, details with `--verbose`
+on standard error. The exit status is 1 if anything was raised or lost.
 """
 
 import argparse
@@ -19,6 +19,7 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import Any
 
 from agentless.credentials import Credentials
@@ -65,7 +66,7 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
 VALUES: tuple[Mapping[str, Any], ...] = (
     *(
         {"reasoning_effort": effort}
-        for effort in (0.0, 1.0, "none", "minimal", "low", "medium", "high", "xhigh")
+        for effort in (0.0, 1.0, "none", "minimal", "low", "medium", "high", "xhigh", "max")
     ),
     *({"tools": [TOOL], "tool_choice": choice} for choice in ("auto", "none")),
     {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "str_replace_editor"}}},
@@ -109,6 +110,20 @@ MAPPED = frozenset(
 """What of a request litellm's mapping gets to see."""
 
 
+HEADING = """\
+# What reaches litellm, for every chat model
+
+Made by `make sweep`, with litellm {version}: for each chat model of its registry and each option, the \
+request that a config which sets it leads to, mapped by litellm as it would before sending.
+
+*Raised*: litellm refused what we sent. *Lost*: litellm left it out without a word. The columns of options \
+say for how many models each is sent; for the others it is left out by us, with a warning. The last column \
+counts what is left out although the registry claims it: mostly a claim about the model that litellm's route \
+to it does not carry.
+
+"""
+
+
 @dataclass
 class Tally:
     """What became of the options of one provider's models."""
@@ -134,7 +149,7 @@ def main() -> int:
             getattr(tally, outcome)[option] += 1
             if arguments.verbose and outcome != "sent":
                 print(f"{outcome:9} {option:17} {provider} {name}: {detail}", file=sys.stderr)
-    print(_table(tallies))
+    print(HEADING.format(version=version("litellm")) + _table(tallies))
     return int(any(tally.raised or tally.lost for tally in tallies.values()))
 
 

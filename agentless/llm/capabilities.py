@@ -1,19 +1,24 @@
 """What a model can do, and where we know it from.
 
-In this order: the config's `capabilities` table, our rows (`model_rows`), litellm's registry, off. What the
-route to the model does not carry (`routes`) is off as well, unless the config says otherwise.
+In this order: the config's `capabilities` table, our rows (`model_rows`), litellm's registry, the likeliest
+model of the same family (`families`), off. What the route to the model does not carry (`routes`) is off as
+well, unless the config says otherwise. Of a deployment whose name says nothing the config says what it is
+(`base_model`), and all the rest follows.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from agentless.errors import ConfigError, Problem
-from agentless.llm.facts import EFFORT_WORDS, FLAGS, find_facts, implied
+from agentless.frozen import FrozenDict
+from agentless.llm.facts import FLAGS, find_facts, implied
+from agentless.llm.known import Subject
 from agentless.llm.provider_rows import find_provider, unknown_provider
-from agentless.llm.routes import find_route
+from agentless.llm.routes import OPENAI_LIKE, find_route
 from agentless.problems import Finding, listed, unknown_keys
 from agentless.problems import found as shown
+from agentless.values import EFFORTS
 
 
 @dataclass(frozen=True)
@@ -114,29 +119,40 @@ class Capabilities:
     """What `max_new_tokens` is called there; `None`: a reply's length cannot be limited."""
 
     forced_options: frozenset[str] = frozenset()
-    """Options that litellm's list for the route lacks and that are sent all the same, as the config says."""
+    """Options that litellm's list for the route lacks and that are sent all the same: the config says so, or
+    the model is known better than by litellm's registry."""
+
+    base_model: str | None = None
+    """What the model is, where its name does not say so ("gpt-5", "anthropic/claude-opus-5"), as the config
+    says; `None`: what its name says."""
 
     source: str = "default"
-    """Where most of this is from: our `table`, litellm's `registry`, or for a model that nobody knows the
-    `config` or nothing (`default`)."""
+    """Where most of this is from: our `table`, litellm's `registry`, another model of the same `family`, or
+    for a model that nobody knows the `config` or nothing (`default`)."""
+
+    sources: Mapping[str, str] = field(default=FrozenDict(), repr=False, compare=False)
+    """Where each field is from that is not the default: `config`, `our table`, a row of the registry, ..."""
 
     def __str__(self) -> str:
-        values = {each.name: getattr(self, each.name) for each in fields(self)}
-        able = [name for name, value in values.items() if value is True]
-        unable = [name for name, value in values.items() if value is False]
-        width = max(map(len, values))
-        rest = [
-            f"{name:{width}}  {_shown(name, value)}"
-            for name, value in values.items()
-            if not isinstance(value, bool) and value not in ((), frozenset())
+        values = {name: getattr(self, name) for name in _PRINTED}
+        width = max(map(len, values)) + 5
+        lines = [
+            *((f"yes  {name}", name) for name, value in values.items() if value is True),
+            *((f"no   {name}", name) for name, value in values.items() if value is False),
+            *(
+                (f"{name:{width}}  {_shown(name, value)}", name)
+                for name, value in values.items()
+                if not isinstance(value, bool) and value not in ((), frozenset())
+            ),
         ]
-        return "\n".join([*(f"yes  {name}" for name in able), *(f"no   {name}" for name in unable), *rest])
+        most = max(len(line) for line, _ in lines)
+        return "\n".join(f"{line:{most}}  ({self.sources.get(name, 'default')})" for line, name in lines)
 
 
 def _shown(name: str, value: Any) -> str:
     """A value as one would say it: prices by the million tokens, as in price lists."""
     if value is None:
-        return "no limit" if name == "max_stop" else "none" if name.startswith("effort") else "unknown"
+        return _NONE.get(name, "unknown")
     if "cost" in name:
         return f"${value * 1_000_000:g} per million"
     return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
@@ -166,15 +182,41 @@ def resolve(
         ConfigError: An override is not a field of `Capabilities`, or has the wrong type.
     """
     given = checked_overrides(overrides or {}, key)
+    subject = subject_of(
+        provider,
+        name,
+        given.get("base_model"),
+        custom_llm_provider=custom_llm_provider,
+        base_url=base_url,
+    )
+    facts = find_facts(subject)
+    if not given:
+        return Capabilities(**facts.values, sources=FrozenDict(facts.sources))
+    refused = find_route(subject.route).refused(name)
+    forced = frozenset(option for option in refused if given.get(FLAGS.get(option, "")))
+    forced |= facts.values["forced_options"]
+    found = dict(facts.values)
+    source = found.pop("source", "config")
+    facts.add("config", _settled(given, found))
+    facts.sources.update(dict.fromkeys(given, "config"))
+    return Capabilities(
+        **{**facts.values, "source": source, "forced_options": forced}, sources=FrozenDict(facts.sources)
+    )
+
+
+def subject_of(
+    provider: str,
+    name: str,
+    base_model: str | None = None,
+    *,
+    custom_llm_provider: str | None = None,
+    base_url: str | None = None,
+) -> Subject:
+    """The model that a config's words mean; see `resolve`."""
     seller = find_provider(provider, name) or unknown_provider(provider.lower(), route="openai")
     route_name = (custom_llm_provider or seller.route).lower()
     self_hosted = seller.self_hosted or (base_url is not None and route_name in OPENAI_LIKE)
-    found = find_facts(seller, route_name, name, self_hosted=self_hosted)
-    if not given:
-        return Capabilities(**found)
-    refused = find_route(route_name).refused(name)
-    forced = frozenset(option for option in refused if given.get(FLAGS.get(option, "")))
-    return Capabilities(**{"source": "config", **found, **_settled(given, found), "forced_options": forced})
+    return Subject(seller, route_name, name, base_model, self_hosted)
 
 
 def checked_overrides(overrides: Mapping[str, Any], key: str = "capabilities") -> dict[str, Any]:
@@ -185,21 +227,19 @@ def checked_overrides(overrides: Mapping[str, Any], key: str = "capabilities") -
     """
     findings: list[Finding] = list(unknown_keys(overrides, OVERRIDABLE, (key,)))
     taken: dict[str, Any] = {}
-    for field, value in overrides.items():
-        if field not in OVERRIDABLE:
+    for name, value in overrides.items():
+        if name not in OVERRIDABLE:
             continue
-        allowed, is_allowed = OVERRIDABLE[field]
-        if is_allowed(value):
-            taken[field] = tuple(value) if isinstance(value, list) else value
+        allowed, is_allowed = OVERRIDABLE[name]
+        if value == "none" and name in _NONE and is_allowed(value):
+            taken[name] = None
+        elif is_allowed(value):
+            taken[name] = tuple(value) if isinstance(value, list) else value
         else:
-            findings.append(((key, field), f"{shown(value)}; allowed: {allowed}"))
+            findings.append(((key, name), f"{shown(value)}; allowed: {allowed}"))
     if findings:
         raise ConfigError.of(Problem(".".join(map(str, path)), text) for path, text in findings)
     return taken
-
-
-OPENAI_LIKE = frozenset({"openai", "custom_openai", "openai_like", "hosted_vllm", "lm_studio"})
-"""Routes to whatever speaks OpenAI's dialect."""
 
 
 def _settled(given: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
@@ -221,33 +261,54 @@ def _is_price(value: object) -> bool:
 
 
 def _is_words(value: object) -> bool:
-    return isinstance(value, list | tuple) and all(word in EFFORT_WORDS for word in value)
+    return isinstance(value, list | tuple) and all(word in EFFORTS for word in value)
 
+
+_NONE: Mapping[str, str] = {
+    "max_stop": "no limit",
+    "effort_style": "none",
+    "token_limit_name": "none",
+    "base_model": "what its name says",
+}
+"""Fields of which `None` is something that is known, and its text; a config says "none"."""
 
 _SWITCH: "_Kind" = ("true or false", lambda value: isinstance(value, bool))
 _COUNT: "_Kind" = ("an integer, 1 or more", _is_count)
 _PRICE: "_Kind" = ("a price in USD per token, 0 or more", _is_price)
+
+
+def _words(*words: str) -> "_Kind":
+    return listed(words), lambda value: isinstance(value, str) and value in words
+
+
 _KINDS: Mapping[str, "_Kind"] = {
-    "max_stop": _COUNT,
+    "max_stop": ('an integer, 1 or more, or "none"', lambda value: value == "none" or _is_count(value)),
     "max_input_tokens": _COUNT,
     "max_output_tokens": _COUNT,
     "input_cost_per_token": _PRICE,
     "output_cost_per_token": _PRICE,
     "cache_creation_cost": _PRICE,
     "cache_read_cost": _PRICE,
-    "effort_style": ('"word" or "budget"', lambda value: value in ("word", "budget")),
-    "effort_words": (f"a list of {listed(EFFORT_WORDS)}", _is_words),
-    "default_effort": (f"one of {listed(EFFORT_WORDS)}", lambda value: value in EFFORT_WORDS),
+    "effort_style": ('"word" or "budget", or "none"', _words("word", "budget", "none")[1]),
+    "effort_words": (f"a list of {listed(EFFORTS)}", _is_words),
+    "default_effort": _words(*EFFORTS),
     "token_limit_name": (
-        '"max_tokens" or "max_completion_tokens"',
-        lambda value: value in ("max_tokens", "max_completion_tokens"),
+        '"max_tokens" or "max_completion_tokens", or "none"',
+        _words("max_tokens", "max_completion_tokens", "none")[1],
+    ),
+    "base_model": (
+        'a model\'s name, such as "gpt-5" or "anthropic/claude-opus-5"',
+        lambda value: isinstance(value, str) and bool(value.strip()),
     ),
 }
 _Kind = tuple[str, Callable[[Any], bool]]
 
 OVERRIDABLE: Mapping[str, _Kind] = {
-    field.name: _KINDS.get(field.name, _SWITCH)
-    for field in fields(Capabilities)
-    if field.name not in {"forced_options", "source"}
+    each.name: _KINDS.get(each.name, _SWITCH)
+    for each in fields(Capabilities)
+    if each.name not in {"forced_options", "source", "sources"}
 }
 """What a config's `capabilities` table can have: the words for what is allowed, and the test."""
+
+_PRINTED = tuple(OVERRIDABLE)
+"""What `print` shows: all that can be set."""

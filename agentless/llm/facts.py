@@ -1,34 +1,54 @@
 """Facts about a model by a route, before the config has its say: our rows, litellm's registry, the route."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from agentless.llm import routes
-from agentless.llm.model_rows import ModelRow, rows_for
-from agentless.llm.names import ModelName, identify
-from agentless.llm.provider_rows import Provider
-from agentless.llm.registry import look_up
+from agentless.llm.families import place_of, vendor_of
+from agentless.llm.known import Known, Subject, find_known
+from agentless.llm.model_rows import rows_of_any_date
+from agentless.llm.names import ModelName
+from agentless.llm.registry import ALIAS
 from agentless.llm.routes import Route, find_route
+from agentless.values import EFFORTS as EFFORT_WORDS
 
-EFFORT_WORDS = ("none", "minimal", "low", "medium", "high", "xhigh")
-"""Every word that a config's `reasoning_effort` can be, least first."""
+TABLE = "our table"
+"""The source of what `model_rows` says."""
 
 
-def find_facts(seller: Provider, route_name: str, name: str, *, self_hosted: bool) -> dict[str, Any]:
-    """Fields of `Capabilities` for the model `name`, sold by `seller` and reached by a route.
+@dataclass
+class Facts:
+    """Fields of `Capabilities`, and where each is from."""
 
-    Args:
-        seller: The provider's row.
-        route_name: litellm's name of the route.
-        name: The model, as the provider spells it.
-        self_hosted: It runs on a server of the user's own, unless a registry knows it.
-    """
-    model, route = identify(name), find_route(route_name)
-    facts = _known_facts(seller, route_name, name, model)
-    if not facts and self_hosted:
-        facts = dict(SELF_HOSTED)
-    return implied({**facts, **_by_route(facts, route, name, model)})
+    values: dict[str, Any] = field(default_factory=dict)
+    sources: dict[str, str] = field(default_factory=dict)
+
+    def add(self, source: str, values: Mapping[str, Any]) -> None:
+        """Put these in place of what there is; what they only repeat keeps its source."""
+        for name, value in values.items():
+            if name not in self.values or self.values[name] != value:
+                self.sources[name] = source
+            self.values[name] = value
+
+    def drop(self, names: Iterable[str]) -> None:
+        """Know nothing of these."""
+        for name in names:
+            self.values.pop(name, None)
+            self.sources.pop(name, None)
+
+
+def find_facts(subject: Subject) -> Facts:
+    """What is known of a model by its route."""
+    known = find_known(subject)
+    facts = _known_facts(subject, known)
+    if not facts.values and subject.self_hosted:
+        facts.add("default for an own server", SELF_HOSTED)
+    facts.add(f"litellm's route {subject.route}", _by_route(facts.values, subject, known))
+    facts.add("what that implies", implied(facts.values))
+    facts.sources.pop("forced_options", None)
+    return facts
 
 
 def implied(facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -71,92 +91,47 @@ FLAGS: Mapping[str, str] = {
 # Clouds that sell Claude at Anthropic's price: a row's prices hold there too.
 SELLS_AT_LIST_PRICE = frozenset({"anthropic", "openai", "azure", "bedrock", "vertex_ai"})
 
-VENDORS: Mapping[str, str] = {
-    "claude": "anthropic",
-    "gpt": "openai",
-    "o1": "openai",
-    "o3": "openai",
-    "o4": "openai",
-    "gemini": "gemini",
-    "deepseek": "deepseek",
-    "grok": "xai",
-    "mistral": "mistral",
-    "codestral": "mistral",
-    "devstral": "mistral",
-    "kimi": "moonshot",
-    "glm": "zai",
-}
-"""Whose entry in the registry tells what a model can do, where its seller has none: by the first word of the
-family. Prices are never taken from there."""
 
-
-def find_price_entry(seller: Provider, route_name: str, name: str) -> Mapping[str, Any] | None:
-    """The registry's entry whose prices hold for this model at this seller; `None` where a row's do.
-
-    A cloud may still sell a model of our rows, at a price of its own.
-    """
-    model = identify(name)
-    has_row = any(row.complete for row in rows_for(model, route_name))
-    if has_row and route_name in VENDORS.values():
-        return None
-    entry, priced = _find_entry(seller, route_name, name, model)
-    return entry if priced and not (has_row and entry and not entry.get("input_cost_per_token")) else None
-
-
-def _known_facts(seller: Provider, route_name: str, name: str, model: ModelName) -> dict[str, Any]:
-    rows = list(rows_for(model, route_name))
-    facts: dict[str, Any] = {}
-    if not any(row.complete for row in rows):
-        facts.update(_from_registry(seller, route_name, name, model))
-    for row in rows:
-        facts.update(_from_row(row, route_name))
-    if (entry := find_price_entry(seller, route_name, name)) is not None:
-        facts.update(_prices(entry))
-    if facts.get("default_effort") == "none":
-        facts.update(supports_temperature=True, supports_top_p=True)
+def _known_facts(subject: Subject, known: Known) -> Facts:
+    facts = Facts()
+    values, source = facts.values, None
+    if known.entry is not None and not known.is_complete:
+        facts.add(known.label, _translated(known.entry.row, known.model))
+        source = "family" if known.is_like else "registry"
+        # A snapshot by its day is as long as the others; "gpt-4-1106" was another model.
+        if known.is_like and len(known.model.date or "") < len("20260301"):
+            facts.drop(_NOT_THE_FAMILYS)
+    elif not known.is_complete:
+        for row in rows_of_any_date(known.model, subject.route):
+            facts.add(f"family of {row.families[0]}", {**row.facts, "supports_prompt_cache": False})
+            source = "family"
+    for row in known.rows:
+        facts.add(TABLE, row.facts)
+        source = "table" if source != "family" else source
+        if row.complete and (subject.route in SELLS_AT_LIST_PRICE or subject.base_model):
+            facts.add(TABLE, row.prices)
+    if (priced := known.price_row) is not None:
+        facts.add(known.label, {ours: _price(priced.get(theirs)) for ours, theirs in PRICES.items()})
+    if values.get("default_effort") == "none":
+        facts.add(
+            facts.sources["default_effort"], dict.fromkeys(("supports_temperature", "supports_top_p"), True)
+        )
+    if source is not None:
+        values["source"] = source
     return facts
 
 
-def _from_row(row: ModelRow, route_name: str) -> dict[str, Any]:
-    facts = {**row.facts, "source": "table"}
-    if row.complete and route_name in SELLS_AT_LIST_PRICE:
-        facts.update(row.prices)
-    return facts
+_NOT_THE_FAMILYS = ("max_input_tokens", "max_output_tokens", "default_effort")
+"""What differs from one model of a family to the next; what of that is not known is left to the service."""
 
 
-def _from_registry(seller: Provider, route_name: str, name: str, model: ModelName) -> dict[str, Any]:
-    """The registry's entry in our words, the vendor's where the seller has none (then without prices)."""
-    entry, priced = _find_entry(seller, route_name, name, model)
-    return {} if entry is None else _translated(entry, model, priced=priced)
+def _translated(entry: Mapping[str, Any], model: ModelName) -> dict[str, Any]:
+    """The registry's entry in our words, without its prices."""
 
-
-def _find_entry(
-    seller: Provider, route_name: str, name: str, model: ModelName
-) -> tuple[Mapping[str, Any] | None, bool]:
-    """The registry's entry, and whether its prices are this seller's."""
-    bare = name.removeprefix(f"{route_name}/")
-    prefixes = dict.fromkeys((seller.name, route_name, seller.name.replace("_", "-")))
-    entry = look_up([*(f"{prefix}/{bare}" for prefix in prefixes), bare], {route_name, seller.name})
-    priced = entry is not None
-    if entry is None and not _is_own(seller) and (vendor := VENDORS.get(model.family.split("-", 1)[0])):
-        dated = [f"{model.family}-{model.date}"] if model.date else []
-        known = [bare, bare.rsplit("/", 1)[-1], *dated, model.family]
-        entry = look_up([*known, *(f"{vendor}/{key}" for key in known)], {vendor})
-        priced = entry is not None and seller.embedded
-    return entry, priced
-
-
-def _is_own(seller: Provider) -> bool:
-    """Whether it is the user's own server, where a vendor's model need not be as at the vendor's."""
-    return seller.self_hosted and not seller.embedded
-
-
-def _translated(entry: Mapping[str, Any], model: ModelName, *, priced: bool) -> dict[str, Any]:
     def claims(key: str) -> bool:
         return entry.get(f"supports_{key}") is True
 
     facts: dict[str, Any] = {
-        "source": "registry",
         "supports_tools": claims("function_calling"),
         "supports_prompt_cache": claims("prompt_caching"),
         "supports_response_format": claims("response_schema"),
@@ -174,11 +149,9 @@ def _translated(entry: Mapping[str, Any], model: ModelName, *, priced: bool) -> 
         facts.update(supports_temperature=False, supports_top_p=False)
     if claims("reasoning"):
         facts.update(_reasoning(entry, is_claude=is_claude(model)))
-    return facts | (_prices(entry) if priced else {})
-
-
-def _prices(entry: Mapping[str, Any]) -> dict[str, Any]:
-    return {ours: _price(entry.get(theirs)) for ours, theirs in PRICES.items()}
+    if entry.get("mode") == "responses":  # litellm's bridge to that API leaves these out unseen
+        facts.update(native_n=False, supports_seed=False, supports_stop=False)
+    return facts
 
 
 def _reasoning(entry: Mapping[str, Any], *, is_claude: bool) -> dict[str, Any]:
@@ -194,7 +167,7 @@ def _reasoning(entry: Mapping[str, Any], *, is_claude: bool) -> dict[str, Any]:
     if is_claude:  # thinking is left out for "none"; some newer models cannot but think
         has.update(none=entry.get("thinking_always_on") is not True, minimal=False)
     is_adaptive = not is_claude or entry.get("supports_adaptive_thinking") is True
-    has["xhigh"] = has["xhigh"] and is_adaptive
+    has.update(xhigh=has["xhigh"] and is_adaptive, max=has["max"] and is_adaptive)
     return {
         "supports_reasoning_effort": True,
         "effort_style": "word" if is_adaptive else "budget",
@@ -203,8 +176,9 @@ def _reasoning(entry: Mapping[str, Any], *, is_claude: bool) -> dict[str, Any]:
     }
 
 
-def _by_route(facts: Mapping[str, Any], route: Route, name: str, model: ModelName) -> dict[str, Any]:
+def _by_route(facts: Mapping[str, Any], subject: Subject, known: Known) -> dict[str, Any]:
     """What the route makes of what the model can do."""
+    route = find_route(subject.route)
     limits: dict[str, Any] = {
         "max_stop": route.max_stop,
         "native_n": route.native_n and facts.get("native_n", True),
@@ -214,21 +188,64 @@ def _by_route(facts: Mapping[str, Any], route: Route, name: str, model: ModelNam
         limits["supports_tool_choice"] = (
             facts.get("supports_tools", False) and not route.tool_choice_is_stated
         )
-    if not route.is_openai:
+    # A gateway in OpenAI's dialect passes on what the model that it is said to be takes.
+    if not route.is_openai and not (subject.base_model and subject.route in routes.OPENAI_LIKE):
         limits["token_limit_name"] = "max_tokens"  # noqa: S105 - a field
     if facts.get("effort_style") == "budget" and not route.thinking_budget:
         limits.update(effort_style="word", effort_words=("low", "medium", "high"))
-    if is_claude(model):
+    if is_claude(known.model):
         cached = facts.get("supports_prompt_cache", False) and route.cache_marks
         limits.update(supports_prompt_cache=cached, cache_breakpoints=cached, supports_json_mode=False)
         limits["forced_tool_with_reasoning"] = False
-    refused = route.refused(name)
+    refused = _refused(route, subject, known)
     limits.update({FLAGS[option]: False for option in refused if option in FLAGS})
     if routes.LENGTH in refused:
         limits["token_limit_name"] = None
     if routes.TEMPERATURE in refused:
         limits["sampling_at_effort_none"] = False
+    limits.update(_of_unknown_names({**facts, **limits}, subject, known))
+    limits["forced_options"] = _forced(subject, known) - refused
     return limits
+
+
+def _of_unknown_names(facts: Mapping[str, Any], subject: Subject, known: Known) -> dict[str, Any]:
+    """What litellm's classes refuse of a name that its registry lacks, whatever the model could do."""
+    is_openais = find_route(subject.route).is_openai and vendor_of(known.model.family) == "openai"
+    words = facts.get("effort_words", ())
+    # "The same model honors it on Responses and refuses it on Chat Completions" (litellm's class for GPT).
+    lacks = {"max"} if is_openais else set[str]()
+    limits: dict[str, Any] = {}
+    if is_openais and not known.is_sellers and re.search("gpt-[56]", subject.name) and words:
+        lacks |= {"xhigh", "none"} if subject.route == "azure" else {"xhigh"}
+        limits.update(supports_temperature=False, supports_top_p=False, sampling_at_effort_none=False)
+    if lacks & set(words):
+        limits["effort_words"] = tuple(word for word in words if word not in lacks)
+    if is_claude(known.model) and known.is_like and place_of(known.model) is None:
+        limits["supports_reasoning_effort"] = False  # claude-opus-latest, before litellm 1.110 knew of it
+    return limits
+
+
+def _forced(subject: Subject, known: Known) -> frozenset[str]:
+    """Options that litellm has to be told to take, because its registry does not say that the model does."""
+    if subject.route not in routes.BY_REGISTRY:
+        return frozenset()
+    if known.entry is not None and not known.is_sellers:
+        return frozenset({routes.CHOICE, routes.EFFORT})
+    stated = known.entry is None or "supports_tool_choice" in known.entry.row
+    return (
+        frozenset()
+        if stated or find_route(subject.route).tool_choice_is_stated
+        else frozenset({routes.CHOICE})
+    )
+
+
+def _refused(route: Route, subject: Subject, known: Known) -> frozenset[str]:
+    """What litellm, or the service, refuses for this name, and for what it stands for."""
+    meant = [subject.base_model] if subject.base_model else []
+    if known.entry is not None and ALIAS in known.entry.row:
+        meant.append(known.entry.key)
+    bare = [name.removeprefix(f"{subject.route}/") for name in meant]
+    return route.refused(subject.name).union(*(route.refused_as(name) for name in bare))
 
 
 def is_claude(model: ModelName) -> bool:

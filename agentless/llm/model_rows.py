@@ -53,6 +53,11 @@ def rows_for(model: ModelName, route: str) -> Iterator[ModelRow]:
     return (row for row in MODEL_ROWS if row.matches(model, route))
 
 
+def rows_of_any_date(model: ModelName, route: str) -> Iterator[ModelRow]:
+    """The complete rows of a snapshot's family, if none is about that snapshot: the undated model's."""
+    return (row for row in rows_for(ModelName(model.family), route) if row.complete)
+
+
 def _price(
     fresh: float, out: float, write: float | None = None, read: float | None = None
 ) -> dict[str, float]:
@@ -77,6 +82,21 @@ _BUDGET = {
     "effort_style": "budget",
     "effort_words": ("none", *_LOW_TO_HIGH),
     "sampling_with_reasoning": False,
+}
+_REASONS = {**_NO_SAMPLING, "sampling_with_reasoning": False, "token_limit_name": "max_completion_tokens"}
+_FIRST_O1 = {
+    **_NO_EFFORT,
+    **_NO_SAMPLING,
+    "supports_tools": False,
+    "supports_tool_choice": False,
+    "supports_stop": False,
+    "supports_system_message": False,
+    "supports_response_format": False,
+    "supports_prompt_cache": True,
+    "native_n": False,
+    "streams_native_n": False,
+    "token_limit_name": "max_completion_tokens",
+    "max_input_tokens": 128_000,
 }
 _CLAUDE = {
     **_TOOLS,
@@ -177,7 +197,7 @@ MODEL_ROWS: tuple[ModelRow, ...] = (
     # From 4.1 on: "`temperature` and `top_p` cannot both be specified for this model" (400). What else
     # these can do (adaptive thinking, whether any sampling parameter is left) the registry says.
     ModelRow(
-        (r"claude-(haiku|opus|sonnet|fable|mythos)-[4-9](-\d{1,2})?",),
+        (r"claude-[a-z]+-([4-9]|\d\d)(-\d{1,2})?", r"claude-mythos-preview"),
         {"temperature_with_top_p": False, "supports_json_mode": False},
     ),
     # --- OpenAI. platform.openai.com/docs, "Models" and "Reasoning"; the chat reference on `stop`: "Not
@@ -187,77 +207,29 @@ MODEL_ROWS: tuple[ModelRow, ...] = (
         (r"gpt-4-turbo(-preview)?", r"gpt-4o(-mini)?", r"gpt-4\.1(-mini|-nano)?", r"gpt-3\.?5-turbo"),
         {"supports_response_format": True},
     ),
+    ModelRow((r"o1", r"o1-pro", r"o3-mini"), {**_TOOLS, **_WORDS, **_REASONS}),
     ModelRow(
-        (r"o1", r"o1-pro", r"o3-mini"),
-        {
-            **_TOOLS,
-            **_WORDS,
-            **_NO_SAMPLING,
-            "sampling_with_reasoning": False,
-            "token_limit_name": "max_completion_tokens",
-        },
-    ),
-    ModelRow(
-        (r"o3", r"o3-pro", r"o4-mini", r"o[34](-mini)?-deep-research"),
-        {
-            **_TOOLS,
-            **_WORDS,
-            **_NO_SAMPLING,
-            "sampling_with_reasoning": False,
-            "supports_stop": False,
-            "token_limit_name": "max_completion_tokens",
-        },
+        (r"o3", r"o3-pro", r"o4-mini", r"o[34](-mini)?-deep-research", r"o([5-9]|1\d)(-.+)?"),
+        {**_TOOLS, **_WORDS, **_REASONS, "supports_stop": False},
     ),
     ModelRow(
         ("o1-mini",),
-        {
-            **_NO_EFFORT,
-            **_NO_SAMPLING,
-            "supports_tools": False,
-            "supports_tool_choice": False,
-            "supports_stop": False,
-            "supports_system_message": False,
-            "supports_response_format": False,
-            "supports_prompt_cache": True,
-            "native_n": False,
-            "streams_native_n": False,
-            "token_limit_name": "max_completion_tokens",
-            "max_input_tokens": 128_000,
-            "max_output_tokens": 65_536,
-        },
+        {**_FIRST_O1, "max_output_tokens": 65_536},
         complete=True,
         prices=_price(1.10, 4.40, read=0.55),
     ),
     ModelRow(
         ("o1-preview",),
-        {
-            **_NO_EFFORT,
-            **_NO_SAMPLING,
-            "supports_tools": False,
-            "supports_tool_choice": False,
-            "supports_stop": False,
-            "supports_system_message": False,
-            "supports_response_format": False,
-            "supports_prompt_cache": True,
-            "native_n": False,
-            "streams_native_n": False,
-            "token_limit_name": "max_completion_tokens",
-            "max_input_tokens": 128_000,
-            "max_output_tokens": 32_768,
-        },
+        {**_FIRST_O1, "max_output_tokens": 32_768},
         complete=True,
         prices=_price(15, 60, read=7.50),
     ),
-    # GPT-5 and later reason: no stop words, and sampling parameters only where the effort is "none". Which
-    # efforts there are, and which is the default, the registry says.
+    # GPT-5 and later reason: no stop words, and sampling parameters only where the effort is "none"
+    # (developers.openai.com, "Deployment checklist": "When reasoning effort is not none, remove temperature,
+    # top_p"). Which efforts there are, and which is the default, the registry says.
     ModelRow(
-        (r"gpt-[5-9](\.\d+)?(-.+)?",),
-        {
-            **_NO_SAMPLING,
-            "sampling_with_reasoning": False,
-            "supports_stop": False,
-            "token_limit_name": "max_completion_tokens",
-        },
+        (r"gpt-([5-9]|1\d)([.-]\d+)?(-.+)?",),
+        {**_REASONS, "supports_stop": False},
     ),
     # Not reasoning models in the sense of the API: no effort can be set.
     ModelRow(
@@ -277,20 +249,59 @@ MODEL_ROWS: tuple[ModelRow, ...] = (
     ),
     ModelRow(("gpt-5-search-api",), {"supports_tools": False}),
     # --- DeepSeek. api-docs.deepseek.com, "Thinking Mode": the effort can be set from V4 on and "none" turns
-    # thinking off; while it thinks, temperature is taken without complaint and has no effect.
+    # thinking off; it has low, high and max, and takes the other words for the nearest of them. While it
+    # thinks, temperature is taken without complaint and has no effect.
     ModelRow(
         ("deepseek-reasoner", "deepseek-r1"),
         {**_NO_EFFORT, **_NO_SAMPLING},
         routes=frozenset({"deepseek"}),
     ),
     ModelRow(
-        (r"deepseek-flash", r"deepseek-v(?:[4-9])(\.\d+)?-(flash|pro)(-.+)?"),
+        (r"deepseek-flash", r"deepseek-pro", r"deepseek-v([4-9]|\d\d)(\.\d+)?-(flash|pro)(-.+)?"),
         {
+            **_TOOLS,
+            **_WORDS,
             **_NO_SAMPLING,
             "sampling_at_effort_none": True,
             "sampling_with_reasoning": False,
-            "effort_words": ("none", "low", "medium", "high"),
+            "effort_words": ("none", *_LOW_TO_HIGH, "max"),
         },
         routes=frozenset({"deepseek"}),
     ),
+    # --- Gemini. ai.google.dev, "Gemini 4 Argon": thinking levels low, medium and high, and no way to turn
+    # it off; temperature and top_p are ignored.
+    ModelRow(
+        (r"gemini-([4-9]|\d\d)(\.\d+)?(-.+)?",),
+        {**_NO_SAMPLING, "effort_words": _LOW_TO_HIGH},
+        routes=frozenset({"gemini", "vertex_ai"}),
+    ),
+    # --- Kimi. platform.kimi.ai, "Model parameter reference" and "Use thinking effort": from K2.5 on
+    # temperature, top_p and n are fixed (other values: 400). K3 always thinks, with effort low, high or max;
+    # before it there is none to set (an unknown field is ignored unseen).
+    ModelRow(
+        (r"kimi-k2\.[5-9].*", r"kimi-k([3-9]|\d\d).*", r".*thinking.*", "kimi"),
+        _NO_SAMPLING,
+        routes=frozenset({"moonshot"}),
+    ),
+    ModelRow((r"kimi-k2.*",), _NO_EFFORT, routes=frozenset({"moonshot"})),
+    ModelRow(
+        (r"kimi-k([3-9]|\d\d).*",),
+        {**_WORDS, "effort_words": ("low", "high", "max")},
+        routes=frozenset({"moonshot"}),
+    ),
+    # --- Grok. docs.x.ai, "Reasoning": an effort from 4.3 on, of which 4.3 alone can do without ("none") and
+    # 4.7 has xhigh too; 4.20 and grok-build (grok-code-fast) refuse the parameter, whatever its value.
+    ModelRow(
+        (r"grok-4\.20(-(?!multi-agent).+)?", r"grok-build.*", r"grok-code.*"),
+        _NO_EFFORT,
+        routes=frozenset({"xai"}),
+    ),
+    # "stop" is an error for all that reason.
+    ModelRow(
+        (r"grok-4\.[3-9]", r"grok-([5-9]|\d\d)(\.\d+)?(-.+)?"),
+        {**_TOOLS, **_WORDS, "supports_stop": False},
+        routes=frozenset({"xai"}),
+    ),
+    ModelRow((r"grok-4\.3",), {"effort_words": ("none", *_LOW_TO_HIGH)}, routes=frozenset({"xai"})),
+    ModelRow((r"grok-4\.7",), {"effort_words": (*_LOW_TO_HIGH, "xhigh")}, routes=frozenset({"xai"})),
 )

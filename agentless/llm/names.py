@@ -26,6 +26,7 @@ def identify(name: str) -> ModelName:
     text = _BEDROCK_SUFFIX.sub("", text)
     text = text.split(":", 1)[0].replace("@", "-")
     text = _FLOATING.sub("", text)
+    text = _AZURE_3_5.sub("gpt-3.5", text)
     if text.startswith("claude"):
         text = _CLAUDE_SERIES_FIRST.sub(r"claude-\2-\1", text.replace(".", "-"))
         text = _VERTEX_VERSION.sub("", text)
@@ -43,6 +44,7 @@ _BEDROCK_PREFIX = re.compile(
 _DEPLOYED_PREFIX = re.compile(r"^databricks-(?=claude|gpt|gemini|meta)")
 _BEDROCK_SUFFIX = re.compile(r"-v\d+(?::\d+)?(?::\d+k)?$")
 _FLOATING = re.compile(r"-(?:latest|default)$")
+_AZURE_3_5 = re.compile(r"^gpt-35(?=-|$)")  # its deployments had no dots in their names
 # Some call it claude-4-5-sonnet; Anthropic's own order is so only up to 3.
 _CLAUDE_SERIES_FIRST = re.compile(r"^claude-([4-9](?:-\d{1,2})?)-(haiku|opus|sonnet)(?![a-z])")
 _VERTEX_VERSION = re.compile(r"-v\d+(?=-20\d{6}$)")  # claude-3-5-sonnet-v2@20241022

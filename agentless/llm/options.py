@@ -12,6 +12,7 @@ from agentless.errors import ConfigError, Problem, UnsupportedFeatureError
 from agentless.frozen import thaw
 from agentless.llm.capabilities import Capabilities
 from agentless.settings import ModelSettings
+from agentless.values import EFFORTS
 
 BUDGETS: Mapping[str, int] = {"low": 1024, "medium": 2048, "high": 4096}
 """Tokens of thinking that an effort stands for, where it is said in tokens."""
@@ -107,7 +108,7 @@ def effort_word(effort: float | str, words: tuple[str, ...] = ()) -> str:
     """
     if isinstance(effort, str):
         return effort
-    scale = ("minimal", "low", "medium", "high", "xhigh")
+    scale = EFFORTS[1:]
     word = "low" if effort < 1 / 3 else "medium" if effort < 2 / 3 else "high"
     usable = [each for each in scale if each in words]
     if not usable or word in usable:

@@ -19,9 +19,10 @@ from datetime import UTC, datetime, time
 from typing import Any, Self
 from zoneinfo import ZoneInfo
 
-from agentless.llm.capabilities import Capabilities, resolve
-from agentless.llm.facts import find_price_entry
-from agentless.llm.providers import provider_of
+from agentless.llm.capabilities import Capabilities, subject_of
+from agentless.llm.facts import find_facts
+from agentless.llm.known import Subject, find_known
+from agentless.llm.price_keys import KINDS, hours, is_price_tier, thresholds
 from agentless.llm.replies import Tokens
 from agentless.settings import ModelSettings
 
@@ -39,14 +40,14 @@ class Rates:
     @classmethod
     def of(cls, table: Mapping[str, Any], ending: str = "") -> Self:
         """The prices that a table of the registry has, under its names."""
-        return cls(**{kind: _number(table.get(name + ending)) for kind, name in _NAMES.items()})
+        return cls(**{kind: _number(table.get(name + ending)) for kind, name in KINDS.items()})
 
     def over(self, other: "Rates") -> "Rates":
         """These, and where they have none the other's."""
         return Rates(
             **{
                 kind: getattr(other, kind) if getattr(self, kind) is None else getattr(self, kind)
-                for kind in _NAMES
+                for kind in KINDS
             }
         )
 
@@ -61,7 +62,7 @@ class Rates:
         plain = max(0, tokens.prompt - tokens.cache_written - tokens.cache_read)
         said = max(0, tokens.completion - tokens.reasoning)
         counts = (plain, said, tokens.cache_written, tokens.cache_read, tokens.reasoning)
-        return sum(count * (getattr(self, kind) or 0.0) for kind, count in zip(_NAMES, counts, strict=True))
+        return sum(count * (getattr(self, kind) or 0.0) for kind, count in zip(KINDS, counts, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,26 +133,30 @@ def price_list(settings: ModelSettings, capabilities: Capabilities) -> PriceList
     given = {name for name in _SETTABLE if name in settings.capabilities}
     given |= {name for name in _SETTABLE[:2] if getattr(settings, name) is not None}
     if not given:
-        seller = provider_of(settings)
-        route_name = (settings.custom_llm_provider or seller.route).lower()
-        entry = find_price_entry(seller, route_name, settings.name)
-        if entry is not None:
-            return _from_entry(entry)
+        row = find_known(_subject(settings)).price_row
+        if row is not None:
+            return _from_entry(row)
     elif "input_cost_per_token" in given:
         flat = _in_proportion(flat, settings, given)
     return None if flat.input is None or flat.output is None else PriceList(flat)
 
 
-def _in_proportion(flat: Rates, settings: ModelSettings, given: set[str]) -> Rates:
-    known = resolve(
+def _subject(settings: ModelSettings) -> Subject:
+    base_model = settings.capabilities.get("base_model")
+    return subject_of(
         settings.provider,
         settings.name,
+        base_model if isinstance(base_model, str) else None,
         custom_llm_provider=settings.custom_llm_provider,
         base_url=settings.base_url,
     )
-    if not known.input_cost_per_token or flat.input is None:
+
+
+def _in_proportion(flat: Rates, settings: ModelSettings, given: set[str]) -> Rates:
+    known = find_facts(_subject(settings)).values.get("input_cost_per_token")
+    if not known or flat.input is None:
         return flat
-    ratio = flat.input / known.input_cost_per_token
+    ratio = flat.input / known
 
     def scaled(price: float | None, name: str) -> float | None:
         return price if price is None or name in given else price * ratio
@@ -171,7 +176,7 @@ def _from_entry(entry: Mapping[str, Any]) -> PriceList | None:
         return None
     if service == "fireworks_ai" and base.cache_read is None and base.input is not None:
         base = replace(base, cache_read=base.input * _FIREWORKS_CACHED)
-    above = sorted({_threshold(key) for key in entry if _is_threshold(key)})
+    above = sorted((thresholds(entry) or {}).items())
     return PriceList(
         base,
         above=tuple((length, Rates.of(entry, ending)) for length, ending in above),
@@ -183,39 +188,23 @@ def _from_entry(entry: Mapping[str, Any]) -> PriceList | None:
 
 
 def _tiers(tables: Iterable[Mapping[str, Any]]) -> Iterable[tuple[float, float, Rates]]:
-    for table in tables:
-        limits = table.get("range", ())
-        if len(limits) == 2 and table.get("input_cost_per_token") is not None:  # noqa: PLR2004  # from, to
-            yield float(limits[0]), float(limits[1]), Rates.of(table)
-
-
-def _is_threshold(key: str) -> bool:
-    return key.endswith("_tokens") and any(key.startswith(f"{name}_above_") for name in _NAMES.values())
-
-
-def _threshold(key: str) -> tuple[float, str]:
-    """Tokens, and the ending of the names of the prices from there on."""
-    ending = key[key.index("_above_") :]
-    length = ending.removeprefix("_above_").removesuffix("_tokens")
-    if length.startswith("1hr"):  # an hour's caching, which we do not ask for
-        return float("inf"), ending
-    return float(length.removesuffix("k")) * (1000 if length.endswith("k") else 1), ending
+    for table in filter(is_price_tier, tables):
+        start, end = table["range"]
+        yield float(start), float(end), Rates.of(table)
 
 
 def _is_off_peak(table: Mapping[str, Any], when: datetime) -> bool:
     now = when.astimezone(UTC)
     rules = [{"hours_utc": table.get("hours_utc") or ()}, *(table.get("windows") or ())]
     day = now.astimezone(ZoneInfo(table.get("weekday_timezone") or "UTC")).isoweekday()
-    for rule in rules:
-        hours = rule["hours_utc"]
-        windows = [hours] if isinstance(hours, str) else hours
-        if day in rule.get("weekdays", (day,)) and any(_is_within(window, now.time()) for window in windows):
-            return True
-    return False
+    return any(
+        day in rule.get("weekdays", (day,))
+        and any(_is_within(start, end, now.time()) for start, end in hours(rule["hours_utc"]))
+        for rule in rules
+    )
 
 
-def _is_within(window: str, now: time) -> bool:
-    start, end = (time.fromisoformat(text.strip()) for text in window.split("-"))
+def _is_within(start: time, end: time, now: time) -> bool:
     return start <= now < end if start < end else now >= start or now < end
 
 
@@ -226,12 +215,5 @@ def _number(value: Any) -> float | None:
         return None
 
 
-_NAMES: Mapping[str, str] = {
-    "input": "input_cost_per_token",
-    "output": "output_cost_per_token",
-    "cache_write": "cache_creation_input_token_cost",
-    "cache_read": "cache_read_input_token_cost",
-    "reasoning": "output_cost_per_reasoning_token",
-}
 _SETTABLE = ("input_cost_per_token", "output_cost_per_token", "cache_creation_cost", "cache_read_cost")
 _FIREWORKS_CACHED = 0.5  # of the input's price, where the registry has none for cached tokens

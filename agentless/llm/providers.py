@@ -13,11 +13,11 @@ from urllib.parse import urlsplit, urlunsplit
 from agentless.credentials import Credentials
 from agentless.errors import ConfigError, CredentialError, Problem
 from agentless.frozen import thaw
-from agentless.llm.capabilities import OPENAI_LIKE, Capabilities, resolve
+from agentless.llm.capabilities import Capabilities, resolve
 from agentless.llm.messages import mark_cache
 from agentless.llm.options import Dropped, dropped_options, settle
 from agentless.llm.provider_rows import Provider, find_provider, provider_names, unknown_provider
-from agentless.llm.routes import EFFORT, IGNORE_MAX_RETRIES, find_route
+from agentless.llm.routes import EFFORT, IGNORE_MAX_RETRIES, OPENAI_LIKE, find_route
 from agentless.problems import did_you_mean
 from agentless.settings import ModelSettings
 

@@ -27,6 +27,10 @@ class Route:
     refuses_for: tuple[tuple[str, frozenset[str]], ...] = ()
     """The same for some models: a pattern that the model's whole name matches, and the options."""
 
+    unrecognised: str | None = None
+    """A pattern of whole names that litellm takes for none of this service's models: it refuses nearly every
+    option for them."""
+
     native_n: bool = False
     """One request can ask for several samples, by the service's own documentation."""
 
@@ -56,9 +60,15 @@ class Route:
     spreads_extra_body: bool = False
     """`extra_body` has to be given as arguments: litellm writes it into the body under that very name."""
 
-    def refused(self, model: str) -> frozenset[str]:
-        """The options that do not get through for this model."""
-        matching = (options for pattern, options in self.refuses_for if re.fullmatch(pattern, model))
+    def refused(self, name: str) -> frozenset[str]:
+        """The options that do not get through for a model that is called so in the request."""
+        if self.unrecognised is not None and re.fullmatch(self.unrecognised, name):
+            return self.refuses | _ALL | {CACHE}
+        return self.refused_as(name)
+
+    def refused_as(self, name: str) -> frozenset[str]:
+        """The options that do not get through for a model that is this one, whatever it is called there."""
+        matching = (options for pattern, options in self.refuses_for if re.fullmatch(pattern, name))
         return self.refuses.union(*matching)
 
 
@@ -71,7 +81,7 @@ def _refusing(*options: str) -> Route:
     return Route(refuses=frozenset(options))
 
 
-_WORDS = frozenset({"minimal", "low", "medium", "high", "xhigh"})
+_WORDS = frozenset({"minimal", "low", "medium", "high", "xhigh", "max"})
 _NONE = frozenset({"none"})
 
 USUAL = Route()
@@ -93,14 +103,15 @@ ROUTES: Mapping[str, Route] = {
     ),
     "bedrock": Route(
         refuses=frozenset({N, SEED, NO_TOOL}),
+        unrecognised=r"(us-gov-\w+-\d/)?claude-.*|ap-southeast-3/(deepseek|minimax)\..*",
         refuses_for=(
-            # Names that litellm takes for none of Bedrock's model families.
-            (r"(us-gov-\w+-\d/)?claude-.*|ap-southeast-3/(deepseek|minimax)\..*", _ALL | {CACHE}),
             (r"ap-southeast-3/qwen\..*", frozenset({TOOLS, CHOICE, FORMAT})),
             (r".*(ai21\.j2-|meta\.llama2-).*", frozenset({STOP})),
             (r".*openai\.gpt-[5-9].*", frozenset({TEMPERATURE, TOP_P})),
             (r".*twelvelabs\..*", frozenset({STOP, TOP_P})),
+            (r"us-gov-\w+-\d/anthropic\.claude-3-haiku.*", frozenset({CHOICE})),
             (r".*moonshotai\..*", frozenset({STOP, EFFORT})),
+            (r".*xai\..*", frozenset({STOP})),
             (r".*(minimax\.|deepseek\.r1).*", frozenset({EFFORT})),
             # Bedrock caches from Claude 3.5 Sonnet v2 and 3.5 Haiku on (AWS, "Prompt caching"); for the
             # older ones litellm leaves the marks out.
@@ -141,6 +152,7 @@ ROUTES: Mapping[str, Route] = {
     "deepseek": Route(refuses=frozenset({SEED}), max_stop=16, forwards_efforts=_WORDS),
     "ai21_chat": _refusing(TOP_P, EFFORT),
     "amazon_nova": _refusing(N, SEED, FORMAT),
+    "bedrock_mantle": Route(refuses_for=((r"(.*/)?anthropic\..*", frozenset({SEED})),)),
     "baseten": _refusing(N, EFFORT),
     "cerebras": _refusing(N),
     "cloudflare": _refusing(EFFORT),
@@ -166,7 +178,8 @@ ROUTES: Mapping[str, Route] = {
     "mistral": _refusing(N),
     "moonshot": Route(
         # Its reasoning models take no other temperature than 1, and litellm leaves any out.
-        refuses_for=((r"kimi-(k2\.[5-9]|k[3-9]|latest|.*thinking).*", frozenset({TEMPERATURE})),)
+        refuses_for=((r"kimi-(k2\.[5-9]|k[3-9]|latest|.*thinking).*", frozenset({TEMPERATURE})),),
+        max_stop=5,
     ),
     "morph": Route(refuses=_ALL | {LENGTH}),
     "nebius": _refusing(EFFORT),
@@ -192,6 +205,13 @@ ROUTES: Mapping[str, Route] = {
     ),
     "zai": _refusing(N, SEED, FORMAT, EFFORT),
 }
+
+OPENAI_LIKE = frozenset({"openai", "custom_openai", "openai_like", "hosted_vllm", "lm_studio"})
+"""Routes to whatever speaks OpenAI's dialect."""
+
+BY_REGISTRY = frozenset({"openai", "azure", "xai", "moonshot", "together_ai", "fireworks_ai"})
+"""Routes on which litellm takes `tool_choice` and `reasoning_effort` only for models of which its registry
+says so, and passes them on as they are if it is told to. (On others it would send them a second time.)"""
 
 IGNORE_MAX_RETRIES = frozenset(
     """

@@ -272,7 +272,11 @@ def test_wrong_overrides(overrides: dict[str, Any], texts: list[str]) -> None:
 
 def test_every_field_is_documented_and_can_be_set() -> None:
     """Each field but the bookkeeping ones can stand in a config."""
-    assert set(Capabilities.__dataclass_fields__) - set(OVERRIDABLE) == {"forced_options", "source"}
+    assert set(Capabilities.__dataclass_fields__) - set(OVERRIDABLE) == {
+        "forced_options",
+        "source",
+        "sources",
+    }
 
 
 def test_text() -> None:

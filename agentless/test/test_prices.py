@@ -10,6 +10,7 @@ import pytest
 
 from agentless.llm.importing import load
 from agentless.llm.prices import PriceList, Rates, price_list
+from agentless.llm.provider_rows import find_provider
 from agentless.llm.providers import capabilities_of
 from agentless.llm.registry import load_registry, service_of
 from agentless.llm.replies import Tokens
@@ -21,6 +22,8 @@ LENGTHS = (1, 100, 5_000, 100_000, 128_000, 128_001, 200_000, 200_001, 272_001, 
 
 def prices_of(provider: str, name: str, **settings: Any) -> PriceList | None:
     """The price list of a model with these settings."""
+    if find_provider(provider) is None:  # one that litellm has prices of and no route to
+        settings["base_url"] = "https://provider.invalid/v1"
     made = ModelSettings(name=name, provider=provider, **settings)
     return price_list(made, capabilities_of(made))
 
@@ -64,11 +67,7 @@ def priced_models() -> list[tuple[str, str]]:
         if entry.get("mode") != "chat" or key.startswith("together-ai-"):  # litellm's sizes, not models
             continue
         name = key.removeprefix(f"{route}/")
-        try:
-            known = prices_of(route, name)
-        except ValueError:  # a provider that this litellm does not serve
-            continue
-        if known is not None:
+        if prices_of(route, name) is not None:
             found.append((route, name))
     return found
 
