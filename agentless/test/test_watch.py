@@ -105,7 +105,7 @@ def test_clients_on_another_connection_can_be_allowed(
 @pytest.mark.parametrize("reach", ["GENERIC_CLIENT", "OPENAI_ROUTE"])
 def test_a_client_that_cannot_be_made_is_refused(monkeypatch: pytest.MonkeyPatch, reach: str) -> None:
     """What makes it has moved: nobody knows what litellm does now."""
-    monkeypatch.setattr(watch.reaches, reach, reaches.Reach("", ("litellm:gone",), ""))
+    monkeypatch.setattr(reaches, reach, reaches.Reach("", ("litellm:gone",), ""))
     error = watch.check()
     assert isinstance(error, UnsupportedLitellmError)
     assert "could not be made" in str(error)
