@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from agentless.errors import AgentlessError, UnsupportedLitellmError, UnwatchedReplyError
-from agentless.llm import importing, litellm_door, reaches, watch, wire
+from agentless.llm import bridge, importing, litellm_door, reaches, watch, wire
 from agentless.llm.codegen import CodegenModel
 from agentless.llm.ledger import Spend
 from agentless.loopback import Loopback, faults
@@ -31,20 +31,28 @@ def _nothing_said_yet(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Put litellm's clients on a connection of its own, as after a change that we have not seen."""
     monkeypatch.setattr(litellm_door, "_sends_all", True)
     cache = reaches.CLIENTS.find()
     monkeypatch.setattr(cache, "cache_dict", {})
     monkeypatch.setattr(cache, "ttl_dict", {})
-    for name in reaches.TRANSPORTS.names:
-        module, _, path = name.partition(":")
-        owner = getattr(sys.modules[module], path.partition(".")[0])
-        if hasattr(owner, path.partition(".")[2]):
-            plain = staticmethod(
-                lambda **_: httpx.AsyncHTTPTransport(limits=httpx.Limits(max_keepalive_connections=0))
-            )
-            monkeypatch.setattr(owner, path.partition(".")[2], plain)
+    made: list[httpx.AsyncHTTPTransport] = []
+
+    def make(**_: Any) -> httpx.AsyncHTTPTransport:
+        made.append(httpx.AsyncHTTPTransport(limits=httpx.Limits(max_keepalive_connections=0)))
+        return made[-1]
+
+    ours = reaches.TRANSPORTS.find()
+    reaches.TRANSPORTS.replace(lambda _: staticmethod(make))
+    yield
+    reaches.TRANSPORTS.replace(lambda _: staticmethod(ours))
+
+    async def close() -> None:  # a stream that is refused is open still
+        for transport in made:
+            await transport.aclose()
+
+    bridge.run(close())
 
 
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -98,7 +106,7 @@ def test_clients_on_another_connection_can_be_allowed(
 @pytest.mark.parametrize("reach", ["GENERIC_CLIENT", "OPENAI_ROUTE"])
 def test_a_client_that_cannot_be_made_is_refused(monkeypatch: pytest.MonkeyPatch, reach: str) -> None:
     """What makes it has moved: nobody knows what litellm does now."""
-    monkeypatch.setattr(watch.reaches, reach, reaches.Reach("", ("litellm:gone",), ""))
+    monkeypatch.setattr(reaches, reach, reaches.Reach("", ("litellm:gone",), ""))
     error = watch.check()
     assert isinstance(error, UnsupportedLitellmError)
     assert "could not be made" in str(error)
