@@ -3,6 +3,7 @@
 import gc
 import ipaddress
 import os
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,6 +17,10 @@ from agentless.llm.codegen import CodegenModel
 from agentless.loopback import Loopback
 from agentless.test.ways import KEY, MODELS, PROVIDERS, QUICK, WAYS, Way
 from agentless.util.model_factory import ModelFactory
+
+# Under `nohup`, and in some CI, SIGINT is ignored, also in the processes that tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No test is timed: a machine may pause.
 settings.register_profile("agentless", deadline=None, suppress_health_check=[HealthCheck.too_slow])

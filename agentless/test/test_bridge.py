@@ -541,7 +541,7 @@ def python(script: str) -> str:
         [sys.executable, "-X", "dev", "-c", textwrap.dedent(script)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=False,
     )
     assert done.stderr == ""

@@ -248,7 +248,7 @@ def demonstrate(**environ: str) -> subprocess.CompletedProcess[str]:
     kept.pop("MODEL", None)
     command = [sys.executable, "-W", "error", str(ROOT / "examples" / "demo.py")]
     return subprocess.run(
-        command, env={**kept, **environ}, capture_output=True, text=True, timeout=60, check=False
+        command, env={**kept, **environ}, capture_output=True, text=True, timeout=600, check=False
     )
 
 

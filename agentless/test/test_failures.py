@@ -22,6 +22,8 @@ from agentless.llm.importing import load
 from agentless.loopback import Loopback, faults
 from agentless.test.ways import KEY, PROVIDERS
 
+pytestmark = pytest.mark.litellm
+
 REQUEST = {"model": "anthropic/claude-x"}
 
 
@@ -104,7 +106,7 @@ def test_what_calls_raised_is_read_in_another_process(
         input=base64.b64encode(pickle.dumps(raised)).decode(),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=False,
     )
     assert done.stderr == ""

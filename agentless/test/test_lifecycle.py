@@ -82,7 +82,7 @@ def run_script(tmp_path: Path) -> RunScript:
             cwd=tmp_path,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=600,
             check=False,
         )
         assert done.stderr == ""

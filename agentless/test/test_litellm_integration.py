@@ -22,6 +22,8 @@ from agentless.loopback import Loopback, Reply, ToolCall, faults
 from agentless.test.ways import KEY, Way
 from agentless.util.model_factory import ModelFactory
 
+pytestmark = pytest.mark.litellm
+
 MakeModel = Callable[..., CodegenModel]
 
 TOOL = {

@@ -23,6 +23,8 @@ from agentless.llm.providers import (
 )
 from agentless.settings import ModelSettings
 
+pytestmark = pytest.mark.litellm
+
 TOOL = {
     "type": "function",
     "function": {"name": "edit", "description": "Edit", "parameters": {"type": "object", "properties": {}}},

@@ -35,7 +35,7 @@ def ignoring(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 def count(*providers: str) -> str:
     """What the script prints; it fails the test where a cell is not 1."""
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), *providers], capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, str(SCRIPT), *providers], capture_output=True, text=True, timeout=600, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

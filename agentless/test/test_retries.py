@@ -35,6 +35,8 @@ from agentless.loopback.wire import chunk
 from agentless.settings import ModelSettings
 from agentless.test.ways import KEY, Way
 
+pytestmark = pytest.mark.litellm
+
 NOW = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
 
 # The whole table: every status a refusal can have is in exactly one of these.

@@ -24,6 +24,8 @@ from agentless.llm.wire import (
 )
 from agentless.loopback import Loopback, Reply, faults
 
+pytestmark = pytest.mark.litellm
+
 CHUNK = {"id": "1", "object": "chat.completion.chunk", "choices": [{"index": 0, "delta": {"content": "hé"}}]}
 OPENAI = (
     b": keep-alive\n\n"
