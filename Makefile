@@ -15,7 +15,7 @@ FROM_LOCK := --no-deps --only-binary :all: --require-hashes
 
 MAKEFLAGS += --no-print-directory
 .NOTPARALLEL:
-.PHONY: help demo dev check test suite test-oldest litellm-part test-newest test-pythons test-without-shortcuts \
+.PHONY: help demo dev check test suite test-oldest litellm-part test-newest test-pythons test-by-litellm \
   soak bench sweep lock clean
 
 help:
@@ -27,7 +27,7 @@ help:
 	@echo "make test-oldest    what touches litellm, on the oldest litellm that is supported"
 	@echo "make test-newest    the tests on the newest litellm that there is, whatever the lock says"
 	@echo "make test-pythons   the tests on each Python from 3.11 to 3.14 that is on this machine"
-	@echo "make test-without-shortcuts   the tests once more, with litellm doing everything"
+	@echo "make test-by-litellm   the tests once more, with litellm sending and reading everything"
 	@echo "make bench   what calls and chunks cost, beside litellm, the openai SDK and plain HTTP"
 	@echo "make soak    the long runs: thousands of calls with random faults"
 	@echo "make sweep   every chat model of litellm's registry, and what reaches litellm for it"
@@ -92,9 +92,9 @@ test-pythons:
 	echo "== passed on:$${passed:- none}; failed on:$${failed:- none}; not on this machine:$${absent:- none}"; \
 	test -n "$$passed" -a -z "$$failed"
 
-# The same tests with litellm doing everything (README, "Speed"): the outcome has to be the same.
-test-without-shortcuts: dev
-	AGENTLESS_SHORTCUTS=0 $(PYTEST)
+# The same tests by the litellm door (README, "Speed"): the outcome has to be the same.
+test-by-litellm: dev
+	AGENTLESS_DIRECT=0 $(PYTEST)
 
 soak: dev
 	$(BIN)/python -m pytest -m soak -n $(WORKERS)
@@ -104,6 +104,7 @@ bench: dev
 
 sweep: dev
 	$(BIN)/python benchmarks/sweep.py
+	$(BIN)/python benchmarks/doors.py
 
 # For every platform and every supported Python, with no index addresses: where packages come from is the
 # installer's business. The two other locks begin as copies of the first: they take its versions where they can.

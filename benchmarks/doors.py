@@ -30,7 +30,11 @@ from agentless.llm.providers import build_request, capabilities_of, normalised_u
 from agentless.settings import ModelSettings
 from benchmarks.sweep import EVERYTHING, OPTIONS, TOOL, VALUES, chat_models
 
-CALL = {"id": "call_1", "type": "function", "function": {"name": "str_replace_editor", "arguments": '{"path": "a"}'}}
+CALL = {
+    "id": "call_1",
+    "type": "function",
+    "function": {"name": "str_replace_editor", "arguments": '{"path": "a"}'},
+}
 TURNS = [
     {"role": "system", "content": "You repair software."},
     {"role": "user", "content": "Repair this."},
@@ -57,7 +61,14 @@ CASES: tuple[tuple[str, Any, Mapping[str, Any]], ...] = (
     ("extra body", "Repair this.", {"extra_body": {"custom_field": 1}}),
 )
 
-SAME_HEADERS = ("authorization", "x-api-key", "api-key", "x-goog-api-key", "anthropic-version", "anthropic-beta")
+SAME_HEADERS = (
+    "authorization",
+    "x-api-key",
+    "api-key",
+    "x-goog-api-key",
+    "anthropic-version",
+    "anthropic-beta",
+)
 """What has to be the same, with the caller's own and those that a row of `DIALECTS` adds."""
 
 
@@ -80,7 +91,11 @@ class Seen:
     def __init__(self, url: str, headers: Mapping[str, str], body: bytes) -> None:
         self.url = url
         lower = {name.lower(): value for name, value in headers.items()}
-        self.headers = {name: lower[name] for name in (*SAME_HEADERS, "x-mine", "http-referer", "x-title") if name in lower}
+        self.headers = {
+            name: lower[name]
+            for name in (*SAME_HEADERS, "x-mine", "http-referer", "x-title")
+            if name in lower
+        }
         self.json = json.loads(body)
         if self.json.get("stream") is False:  # the default, said by one door
             del self.json["stream"]
@@ -160,8 +175,14 @@ def _arguments(
         message, capabilities=capabilities, system_message=settings.system_message, model=settings.name
     )
     seller = provider_of(settings)
-    url = None if label == "plain" and not seller.self_hosted else normalised_url("https://provider.invalid", seller)
-    credentials = Credentials("sk-key", url, "2024-10-21" if settings.provider == "azure" else None, FrozenDict({"x-mine": "1"}))
+    url = (
+        None
+        if label == "plain" and not seller.self_hosted
+        else normalised_url("https://provider.invalid", seller)
+    )
+    credentials = Credentials(
+        "sk-key", url, "2024-10-21" if settings.provider == "azure" else None, FrozenDict({"x-mine": "1"})
+    )
     n = 2 if label == "n" and capabilities.native_n and (capabilities.streams_native_n or not streams) else 1
     return build_request(settings, capabilities, messages, n=n, stream=streams, credentials=credentials)
 
@@ -188,7 +209,7 @@ async def run(routes: list[str], most: int = 0) -> int:
             models[route].append("some-model")
     bad = 0
     for provider, names in models.items():
-        names = names[::max(1, len(names) // most)] if most else names
+        names = names[:: max(1, len(names) // most)] if most else names
         tally: Counter[str] = Counter()
         found: dict[str, list[str]] = defaultdict(list)
         for name in names:

@@ -49,7 +49,9 @@ class Dialect:
     """The address where the class's own is not all of it."""
     headers: Callable[["Template"], Mapping[str, str]] | None = None
     """Headers that litellm's dispatch adds outside the class; the caller's own win."""
-    write: Callable[["Template", list[dict[str, Any]]], tuple[str, dict[str, str], dict[str, Any]]] | None = None
+    write: Callable[["Template", list[dict[str, Any]]], tuple[str, dict[str, str], dict[str, Any]]] | None = (
+        None
+    )
     """Address, headers and body, where the class does not write them by the four methods."""
 
 
@@ -99,7 +101,9 @@ class Template:
 
     def error(self, status: int, text: str, headers: Mapping[str, str]) -> Exception:
         """litellm's exception for a refusal with this status and body."""
-        error = self.config.get_error_class(error_message=text, status_code=status, headers=httpx.Headers(dict(headers)))
+        error = self.config.get_error_class(
+            error_message=text, status_code=status, headers=httpx.Headers(dict(headers))
+        )
         return mapped(error, self.model, self.provider)
 
 
@@ -139,7 +143,16 @@ def _said(arguments: Mapping[str, Any], streams: bool) -> bytes:
 
 
 _NOT_OPTIONS = frozenset(
-    {"model", "messages", "api_key", "api_base", "api_version", "extra_headers", "stream", "allowed_openai_params"}
+    {
+        "model",
+        "messages",
+        "api_key",
+        "api_base",
+        "api_version",
+        "extra_headers",
+        "stream",
+        "allowed_openai_params",
+    }
 )
 
 
@@ -158,7 +171,11 @@ def _make(arguments: Mapping[str, Any], streams: bool) -> Template | None:
     options = {name: value for name, value in arguments.items() if name not in _NOT_OPTIONS}
     base = base or dialect.base
     known = provider in {each.value for each in LlmProviders}
-    config = ProviderConfigManager.get_provider_chat_config(model=model, provider=LlmProviders(provider)) if known else None
+    config = (
+        ProviderConfigManager.get_provider_chat_config(model=model, provider=LlmProviders(provider))
+        if known
+        else None
+    )
     if config is None or provider != route or _is_bridged(litellm, model, provider, base, options):
         return None
     if streams and (config.has_custom_stream_wrapper or _fakes_streams(config, model, provider)):
@@ -176,7 +193,9 @@ def _make(arguments: Mapping[str, Any], streams: bool) -> Template | None:
     )
     if mapped_options.pop("fake_stream", False) and streams:
         return None
-    if mapped_options.pop("json_mode", False) or (dialect.format is ANTHROPIC and "response_format" in options):
+    if mapped_options.pop("json_mode", False) or (
+        dialect.format is ANTHROPIC and "response_format" in options
+    ):
         return None  # litellm turns the reply into what was asked for
     for name in ("max_retries", "extra_headers"):
         mapped_options.pop(name, None)
@@ -194,7 +213,9 @@ def _make(arguments: Mapping[str, Any], streams: bool) -> Template | None:
     )
 
 
-def _is_bridged(litellm: Any, model: str, provider: str, base: str | None, options: Mapping[str, Any]) -> bool:
+def _is_bridged(
+    litellm: Any, model: str, provider: str, base: str | None, options: Mapping[str, Any]
+) -> bool:
     """Whether litellm asks for this model at `/responses`."""
     check = inspect.unwrap(litellm.main.responses_api_bridge_check)
     info, _ = check(
@@ -211,7 +232,9 @@ def _fakes_streams(config: Any, model: str, provider: str) -> bool:
     return bool(config.should_fake_stream(model=model, stream=True, custom_llm_provider=provider))
 
 
-def _by_class(template: Template, messages: list[dict[str, Any]]) -> tuple[str, dict[str, str], dict[str, Any]]:
+def _by_class(
+    template: Template, messages: list[dict[str, Any]]
+) -> tuple[str, dict[str, str], dict[str, Any]]:
     """Address, headers and body by the class's four methods, in litellm's order."""
     config, options, params = template.config, _copied(template.options), template.litellm_params()
     extra_body = options.pop("extra_body", None)
@@ -246,12 +269,16 @@ def _messages_url(template: Template, url: str) -> str:
     return base if base.endswith("/v1/messages") else base.rstrip("/").removesuffix("/v1") + "/v1/messages"
 
 
-def _write_gemini(template: Template, messages: list[dict[str, Any]]) -> tuple[str, dict[str, str], dict[str, Any]]:
+def _write_gemini(
+    template: Template, messages: list[dict[str, Any]]
+) -> tuple[str, dict[str, str], dict[str, Any]]:
     """Gemini's body comes from functions beside the class, which raises `NotImplementedError`."""
     from litellm.llms.vertex_ai.gemini import transformation
     from litellm.llms.vertex_ai.vertex_llm_base import VertexBase
 
-    transform = getattr(transformation, "transform_request_body", None) or transformation._transform_request_body
+    transform = (
+        getattr(transformation, "transform_request_body", None) or transformation._transform_request_body
+    )
     options = _copied(template.options)
     options.pop("stream", None)
     data = transform(
@@ -277,7 +304,9 @@ def _write_gemini(template: Template, messages: list[dict[str, Any]]) -> tuple[s
     return url, headers, dict(data)
 
 
-def _write_azure(template: Template, messages: list[dict[str, Any]]) -> tuple[str, dict[str, str], dict[str, Any]]:
+def _write_azure(
+    template: Template, messages: list[dict[str, Any]]
+) -> tuple[str, dict[str, str], dict[str, Any]]:
     """Azure's deployments have the version in the address and the key in a header of their own."""
     options = _copied(template.options)
     extra_body = options.pop("extra_body", None) or {}
@@ -348,7 +377,11 @@ def mapped(error: Exception, model: str, provider: str) -> Exception:
     """`error` as the exception that litellm raises for it."""
     try:
         load().exception_type(
-            model=model, original_exception=error, custom_llm_provider=provider, completion_kwargs={}, extra_kwargs={}
+            model=model,
+            original_exception=error,
+            custom_llm_provider=provider,
+            completion_kwargs={},
+            extra_kwargs={},
         )
     except Exception as known:  # noqa: BLE001  # it is what is asked for
         return known

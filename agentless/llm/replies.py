@@ -158,7 +158,9 @@ class Sample:
 def _apart(call: ToolCall) -> list[ToolCall]:
     """The calls that one stands for: OpenAI's models sometimes put several into a function of their training."""
     uses = call["arguments"].get("tool_uses") if call["name"] == "multi_tool_use.parallel" else None
-    if not isinstance(uses, list) or not all(isinstance(use, dict) and "recipient_name" in use for use in uses):
+    if not isinstance(uses, list) or not all(
+        isinstance(use, dict) and "recipient_name" in use for use in uses
+    ):
         return [call]
     return [
         ToolCall(

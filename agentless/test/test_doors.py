@@ -94,7 +94,10 @@ def test_replies_are_the_same(
             [[(call["name"], call["arguments"]) for call in each["tool_calls"]] for each in trajectories],
             "".join(chunk["response"] for chunk in chunks),
             chunks[-1]["finish_reason"],
-            [{**entry.body, "stream": entry.body.get("stream") or False} for entry in server.journal[before:]],
+            [
+                {**entry.body, "stream": entry.body.get("stream") or False}
+                for entry in server.journal[before:]
+            ],
         )
 
     short, long = both(monkeypatch, outcome)
@@ -125,7 +128,11 @@ def test_faults_are_the_same(
         if isinstance(error, SamplesIncompleteError):
             assert [each["response"] for each in error.trajectories.values()] == ["fine"]
             [error] = error.failures.values()
-        return getattr(error, "text", None) or "", len(server.journal), error.__notes__[0].split(" attempt")[0]
+        return (
+            getattr(error, "text", None) or "",
+            len(server.journal),
+            error.__notes__[0].split(" attempt")[0],
+        )
 
     short, long = both(monkeypatch, outcome)
     assert short == long
@@ -252,17 +259,24 @@ def test_what_claude_is_asked_otherwise_is_read_by_litellm() -> None:
     assert transport.Plan(plain).written() is not None
     assert transport.Plan({**plain, "messages": begun}).written() is None
     assert transport.Plan({**plain, "response_format": {"type": "json_object"}}).written() is None
-    assert transport.Plan({**plain, "model": "deepseek/deepseek-chat", "messages": begun}).written() is not None
+    assert (
+        transport.Plan({**plain, "model": "deepseek/deepseek-chat", "messages": begun}).written() is not None
+    )
     assert transport.Plan({**plain, "model": "openai/o3-pro"}).written() is None  # asked at /responses
 
 
 def test_a_template_is_made_once_and_holds_no_prompt() -> None:
     """For all requests that differ in their messages alone; another setting is another template."""
     arguments = {"model": "openai/gpt-4o", "api_key": "k", "temperature": 0.5}
-    first = direct.template_of({**arguments, "messages": [{"role": "user", "content": "a secret plan"}]}, streams=False)
+    first = direct.template_of(
+        {**arguments, "messages": [{"role": "user", "content": "a secret plan"}]}, streams=False
+    )
     assert first is not None
     first.write([{"role": "user", "content": "a secret plan"}])
-    assert direct.template_of({**arguments, "messages": [{"role": "user", "content": "other"}]}, streams=False) is first
+    assert (
+        direct.template_of({**arguments, "messages": [{"role": "user", "content": "other"}]}, streams=False)
+        is first
+    )
     assert direct.template_of({**arguments, "temperature": 0.6, "messages": []}, streams=False) is not first
     assert direct.template_of({**arguments, "messages": []}, streams=True) is not first
     assert "secret" not in repr(vars_of(first))
@@ -277,7 +291,9 @@ def vars_of(template: direct.Template) -> dict[str, Any]:
 def test_templates_without_end_are_not_kept() -> None:
     """A caller with another seed at each call does not fill the memory."""
     for seed in range(300):
-        direct.template_of({"model": "openai/gpt-4o", "api_key": "k", "seed": seed, "messages": []}, streams=False)
+        direct.template_of(
+            {"model": "openai/gpt-4o", "api_key": "k", "seed": seed, "messages": []}, streams=False
+        )
     assert len(direct._templates) <= 256
 
 
@@ -292,7 +308,9 @@ def test_the_order_of_a_schema_is_kept(server: Loopback, make_model: MakeModel, 
     assert [body.index('"a"') < body.index('"b"') for body in bodies] == [True, False]
 
 
-def test_half_of_a_surrogate_pair_is_not_sent(server: Loopback, make_model: MakeModel, way: Way, provider: str) -> None:
+def test_half_of_a_surrogate_pair_is_not_sent(
+    server: Loopback, make_model: MakeModel, way: Way, provider: str
+) -> None:
     """It is no text; nothing goes out."""
     with pytest.raises(ValueError, match="surrogate"):
         way.call(make_model(provider), "half \ud800 of one")
@@ -386,7 +404,11 @@ def test_several_calls_in_one_are_taken_apart() -> None:
 
 def test_xais_reasoning_is_part_of_the_completion() -> None:
     """It alone counts it beside: the total tells."""
-    usage = {"prompt_tokens": 10, "completion_tokens": 5, "completion_tokens_details": {"reasoning_tokens": 7}}
+    usage = {
+        "prompt_tokens": 10,
+        "completion_tokens": 5,
+        "completion_tokens_details": {"reasoning_tokens": 7},
+    }
     [event] = OPENAI.stream_reader()({"choices": [], "usage": {**usage, "total_tokens": 22}})
     assert event.usage == Tokens(10, 12, reasoning=7)
     [event] = OPENAI.stream_reader()({"choices": [], "usage": {**usage, "total_tokens": 15}})
