@@ -262,6 +262,7 @@ def _set_up(litellm: Any) -> None:
         litellm.disable_hf_tokenizer_download = True
     let_errors_travel()
     watch.set_up()
+    reaches.AIOHTTP_END.replace(_in_silence)
     _is_tested = watch.warn_of_version()
     if _is_tested:
         _leave_costs_to_us()
@@ -270,6 +271,18 @@ def _set_up(litellm: Any) -> None:
     bridge.on_exit(_close_clients)
     # Tearing down litellm's modules takes over a second; frozen objects are not looked at (0.15 s).
     atexit.register(gc.freeze)
+
+
+def _in_silence(end: Any) -> Any:
+    """A `__del__` that does not complain where its module's names are gone, as at a forked child's end."""
+
+    def end_in_silence(self: Any) -> None:
+        try:  # noqa: SIM105  # no name of this module's is there then either
+            end(self)
+        except Exception:  # noqa: BLE001, S110  # as above
+            pass
+
+    return end_in_silence
 
 
 def _leave_costs_to_us() -> None:
