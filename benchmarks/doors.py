@@ -117,10 +117,11 @@ async def by_litellm(arguments: Mapping[str, Any], streams: bool) -> Seen | str:
     _Recorder.taken = None
     extra = {"stream_options": {"include_usage": True}} if streams else {}
     try:
-        reply = await litellm_door._complete({**copy.deepcopy(dict(arguments)), **extra}, wire.Exchange())
+        asked = {**copy.deepcopy(dict(arguments)), **extra}
+        reply = await litellm_door._complete(asked, wire.Exchange())  # noqa: SLF001  # unread
         async for _ in reply:
             break
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  # whatever is raised is the finding
         why = f"{type(error).__name__}: {error}"[:200]
     else:
         why = "answered"
@@ -135,7 +136,7 @@ def by_template(arguments: Mapping[str, Any], streams: bool) -> Seen | str:
         if template is None:
             return "litellm's"
         written = template.write(copy.deepcopy(arguments["messages"]))
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  # whatever is raised is the finding
         return f"{type(error).__name__}: {error}"[:200]
     return Seen(str(written.url), written.headers, written.body)
 
@@ -189,7 +190,7 @@ def _arguments(
 
 async def run(routes: list[str], most: int = 0) -> int:
     """Compare, and print what differs."""
-    importing._litellm or importing.load()
+    importing.load()
     from litellm.llms.custom_httpx import http_handler
 
     for name in ("create_async_transport", "_create_async_transport"):
@@ -204,18 +205,19 @@ async def run(routes: list[str], most: int = 0) -> int:
         row = find_provider(provider, name)
         if row is not None and row.route in wanted:
             models[provider].append(name)
+    sold = {row.route for row in map(find_provider, models) if row is not None}
     for route in wanted:
-        if not any(find_provider(each).route == route for each in models if find_provider(each)):
+        if route not in sold:
             models[route].append("some-model")
     bad = 0
-    for provider, names in models.items():
-        names = names[:: max(1, len(names) // most)] if most else names
+    for provider, every in models.items():
+        names = every[:: max(1, len(every) // most)] if most else every
         tally: Counter[str] = Counter()
         found: dict[str, list[str]] = defaultdict(list)
         for name in names:
             try:
                 await compare(provider, name, tally, found)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  # whatever is raised is the finding
                 found[f"FAILED {type(error).__name__} {error}"[:200]].append(name)
         bad += tally["different"]
         print(f"{provider}: {len(names)} models, {dict(tally)}", flush=True)

@@ -8,7 +8,6 @@ authentication of both doors against each other for every chat model of the regi
 """
 
 import hashlib
-import inspect
 import json
 import os
 from collections import OrderedDict
@@ -19,7 +18,7 @@ from urllib.parse import quote
 
 import httpx
 
-from agentless.llm import bridge
+from agentless.llm import bridge, reaches
 from agentless.llm.formats import ANTHROPIC, GEMINI, OPENAI, Format
 from agentless.llm.importing import load, no_warnings
 
@@ -83,11 +82,10 @@ class Template:
         write = self.dialect.write or _by_class
         url, headers, data = write(self, messages)
         body = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-        plain = {name: value for name, value in headers.items() if value is not None}
-        return WireRequest(httpx.URL(url), {**plain, "accept": _accepts(self.streams)}, body.encode())
+        return WireRequest(httpx.URL(url), {**headers, "accept": _accepts(self.streams)}, body.encode())
 
     def takes(self, messages: list[dict[str, Any]]) -> bool:
-        """Whether the reply to these messages is the service's own: litellm puts a begun answer before Claude's."""
+        """Whether the reply to these is as it was asked for: litellm puts a begun answer before Claude's."""
         return self.dialect.format is not ANTHROPIC or not any(each.get("prefix") for each in messages)
 
     def litellm_params(self) -> dict[str, Any]:
@@ -100,10 +98,9 @@ class Template:
         }
 
     def error(self, status: int, text: str, headers: Mapping[str, str]) -> Exception:
-        """litellm's exception for a refusal with this status and body."""
-        error = self.config.get_error_class(
-            error_message=text, status_code=status, headers=httpx.Headers(dict(headers))
-        )
+        """The exception that litellm raises for a refusal with this status and body."""
+        plain = httpx.Headers(dict(headers))
+        error = self.config.get_error_class(error_message=text, status_code=status, headers=plain)
         return mapped(error, self.model, self.provider)
 
 
@@ -157,32 +154,29 @@ _NOT_OPTIONS = frozenset(
 
 
 def _make(arguments: Mapping[str, Any], streams: bool) -> Template | None:
-    litellm = load()
+    load()
     route = str(arguments["model"]).split("/", 1)[0]
     dialect = DIALECTS.get(route)
     if dialect is None or not dialect.admits(arguments):
         return None
-    from litellm.types.utils import LlmProviders
-    from litellm.utils import ProviderConfigManager, get_optional_params
-
-    model, provider, key, base = litellm.get_llm_provider(
+    if any(reach.find() is None for reach in reaches.DIRECT):
+        return None
+    model, provider, key, base = reaches.PROVIDER_OF.find()(
         model=arguments["model"], api_base=arguments.get("api_base"), api_key=arguments.get("api_key")
     )
     options = {name: value for name, value in arguments.items() if name not in _NOT_OPTIONS}
     base = base or dialect.base
-    known = provider in {each.value for each in LlmProviders}
-    config = (
-        ProviderConfigManager.get_provider_chat_config(model=model, provider=LlmProviders(provider))
-        if known
-        else None
-    )
-    if config is None or provider != route or _is_bridged(litellm, model, provider, base, options):
+    names = reaches.PROVIDER_NAMES.find()
+    if provider not in {each.value for each in names}:
+        return None
+    config = reaches.PROVIDER_CLASS.find()(model=model, provider=names(provider))
+    if config is None or provider != route or _is_bridged(model, provider, base, options):
         return None
     if streams and (config.has_custom_stream_wrapper or _fakes_streams(config, model, provider)):
         return None
     if streams:
         options |= {"stream": True, "stream_options": {"include_usage": True}}
-    mapped_options = get_optional_params(
+    mapped_options = reaches.OPTIONS.find()(
         model=model,
         custom_llm_provider=provider,
         messages=[],
@@ -213,11 +207,9 @@ def _make(arguments: Mapping[str, Any], streams: bool) -> Template | None:
     )
 
 
-def _is_bridged(
-    litellm: Any, model: str, provider: str, base: str | None, options: Mapping[str, Any]
-) -> bool:
+def _is_bridged(model: str, provider: str, base: str | None, options: Mapping[str, Any]) -> bool:
     """Whether litellm asks for this model at `/responses`."""
-    check = inspect.unwrap(litellm.main.responses_api_bridge_check)
+    check = reaches.BRIDGE.find()
     info, _ = check(
         model=model,
         custom_llm_provider=provider,
@@ -273,15 +265,9 @@ def _write_gemini(
     template: Template, messages: list[dict[str, Any]]
 ) -> tuple[str, dict[str, str], dict[str, Any]]:
     """Gemini's body comes from functions beside the class, which raises `NotImplementedError`."""
-    from litellm.llms.vertex_ai.gemini import transformation
-    from litellm.llms.vertex_ai.vertex_llm_base import VertexBase
-
-    transform = (
-        getattr(transformation, "transform_request_body", None) or transformation._transform_request_body
-    )
     options = _copied(template.options)
     options.pop("stream", None)
-    data = transform(
+    data = reaches.GEMINI_BODY.find()(
         messages=messages,
         model=template.model,
         optional_params=options,
@@ -289,7 +275,7 @@ def _write_gemini(
         litellm_params=template.litellm_params(),
         cached_content=None,
     )
-    authentication, url = VertexBase()._get_token_and_url(
+    authentication, url = reaches.GEMINI_ADDRESS.find()()._get_token_and_url(  # noqa: SLF001  # has no other
         model=template.model,
         auth_header=None,
         gemini_api_key=template.api_key,
@@ -310,7 +296,11 @@ def _write_azure(
     """Azure's deployments have the version in the address and the key in a header of their own."""
     options = _copied(template.options)
     extra_body = options.pop("extra_body", None) or {}
-    headers = {"Content-Type": "application/json", "api-key": template.api_key, **template.extra_headers}
+    headers = {
+        "Content-Type": "application/json",
+        "api-key": template.api_key or "",
+        **template.extra_headers,
+    }
     data = template.config.transform_request(
         model=template.model,
         messages=messages,
@@ -346,8 +336,8 @@ def _attribution(_: Template) -> dict[str, str]:
 
 _OPENAI_ROUTES = """
     baseten bigmodel cerebras charity_engine chutes codestral dashscope databricks deepinfra deepseek edenai
-    featherless_ai fireworks_ai friendliai galadriel github groq helicone heroku hosted_vllm hyperbolic inception
-    lambda_ai llamafile lm_studio meta_llama minimax mistral moonshot morph nebius novita nscale nvidia_nim
+    featherless_ai fireworks_ai friendliai galadriel github groq helicone heroku hosted_vllm hyperbolic
+    inception lambda_ai llamafile lm_studio meta_llama minimax mistral moonshot morph nebius novita nscale nvidia_nim
     ovhcloud perplexity poe publicai sambanova synthetic together_ai vercel_ai_gateway volcengine wandb xai
     xiaomi_mimo zai
     """.split()  # noqa: SIM905  # names are read better so
@@ -366,7 +356,7 @@ the same on the wire by both doors."""
 
 
 def is_length_reply(response: httpx.Response) -> bool:
-    """Whether this refusal says that the thoughts took all of the reply's length (OpenAI's reasoning models)."""
+    """Whether this refusal of OpenAI's says that the thoughts took all of the reply's length."""
     return response.status_code == httpx.codes.BAD_REQUEST and _LENGTH_WORDS in response.text
 
 
@@ -376,7 +366,7 @@ _LENGTH_WORDS = "Could not finish the message because max_tokens or model output
 def mapped(error: Exception, model: str, provider: str) -> Exception:
     """`error` as the exception that litellm raises for it."""
     try:
-        load().exception_type(
+        reaches.NAME_ERROR.find()(
             model=model,
             original_exception=error,
             custom_llm_provider=provider,

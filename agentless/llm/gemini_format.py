@@ -26,8 +26,8 @@ class Reader:
         events = [Event(usage=_tokens(body.get("usageMetadata")), model=model, request_id=request_id)]
         for position, candidate in enumerate(body.get("candidates") or ()):
             index = candidate.get("index", position)
-            for part in (candidate.get("content") or {}).get("parts") or ():
-                events.append(self._part(index, part))
+            parts = (candidate.get("content") or {}).get("parts") or ()
+            events.extend(self._part(index, part) for part in parts)
             if reason := candidate.get("finishReason"):
                 events.append(Event(index, finish_reason=reason))
         blocked = (body.get("promptFeedback") or {}).get("blockReason")

@@ -264,6 +264,7 @@ def _set_up(litellm: Any) -> None:
         litellm.disable_hf_tokenizer_download = True
     let_errors_travel()
     watch.set_up()
+    reaches.AIOHTTP_END.replace(_in_silence)
     _is_tested = watch.warn_of_version()
     _refusal = watch.check()
     bridge.on_exit(_close_clients)

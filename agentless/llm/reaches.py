@@ -28,6 +28,8 @@ class Reach:
     """`module:attribute.of.it`."""
     without: str
     """What happens where there is none of them."""
+    is_late: bool = False
+    """Claims that the oldest versions have none of it, and need none."""
 
     def find(self, default: Any = None) -> Any:
         """What stands under the first name that is there."""
@@ -90,10 +92,11 @@ LOGGING_WORKER = Reach(
     ("litellm.litellm_core_utils.logging_worker:GLOBAL_LOGGING_WORKER",),
     "a forked child has its parent's queue",
 )
-AIOHTTP_HANDLER = Reach(
-    "the one client of its own that is on aiohttp",
-    ("litellm.main:base_llm_aiohttp_handler",),
-    "a forked child complains of its parent's session",
+AIOHTTP_END = Reach(
+    "ends an aiohttp client, four of which litellm makes when it is imported",
+    ("litellm.llms.custom_httpx.aiohttp_transport:LiteLLMAiohttpTransport.__del__",),
+    "a forked child may complain at its end",
+    is_late=True,
 )
 EXCEPTIONS = Reach(
     "its exceptions' classes",
@@ -101,7 +104,54 @@ EXCEPTIONS = Reach(
     "whatever is an exception in litellm.exceptions is taken",
 )
 
+_BY_LITELLM = "everything goes by the litellm door"
+PROVIDER_OF = Reach(
+    "tells a model's provider, its key and its address", ("litellm:get_llm_provider",), _BY_LITELLM
+)
+PROVIDER_NAMES = Reach("the names of its providers", ("litellm.types.utils:LlmProviders",), _BY_LITELLM)
+PROVIDER_CLASS = Reach(
+    "finds a provider's class",
+    ("litellm.utils:ProviderConfigManager.get_provider_chat_config",),
+    _BY_LITELLM,
+)
+OPTIONS = Reach("maps options to a provider's", ("litellm.utils:get_optional_params",), _BY_LITELLM)
+BRIDGE = Reach(
+    "tells which models are asked at /responses",
+    (
+        "litellm.main:responses_api_bridge_check",
+        "litellm.responses.bridge_check:responses_api_bridge_check",
+    ),
+    _BY_LITELLM,
+)
+NAME_ERROR = Reach("names a refusal by its own exceptions", ("litellm:exception_type",), _BY_LITELLM)
+GEMINI_BODY = Reach(
+    "writes Gemini's body",
+    (
+        "litellm.llms.vertex_ai.gemini.transformation:transform_request_body",  # from 1.106.12 on
+        "litellm.llms.vertex_ai.gemini.transformation:_transform_request_body",
+    ),
+    "Gemini's requests are refused",
+)
+GEMINI_ADDRESS = Reach(
+    "tells Gemini's address and authentication",
+    ("litellm.llms.vertex_ai.vertex_llm_base:VertexBase",),
+    "Gemini's requests are refused",
+)
+
+DIRECT = (
+    PROVIDER_OF,
+    PROVIDER_NAMES,
+    PROVIDER_CLASS,
+    OPTIONS,
+    BRIDGE,
+    NAME_ERROR,
+    GEMINI_BODY,
+    GEMINI_ADDRESS,
+)
+"""What the direct door needs."""
+
 REACHES = (
+    *DIRECT,
     TRANSPORTS,
     PROXIED_TRANSPORT,
     GENERIC_CLIENT,
@@ -111,7 +161,7 @@ REACHES = (
     CLIENTS,
     CLOSE_CLIENTS,
     LOGGING_WORKER,
-    AIOHTTP_HANDLER,
+    AIOHTTP_END,
     EXCEPTIONS,
 )
 """All of them; `test_reaches.py` holds each to be there in the litellm that is installed."""

@@ -165,7 +165,7 @@ def _apart(call: ToolCall) -> list[ToolCall]:
     return [
         ToolCall(
             id=f"{call['id']}_{number}",
-            name=str(use["recipient_name"]).removeprefix("functions."),
+            name=str(use.get("recipient_name")).removeprefix("functions."),
             arguments=use["parameters"] if isinstance(use.get("parameters"), dict) else {},
         )
         for number, use in enumerate(uses)

@@ -13,8 +13,8 @@ from agentless.llm.reaches import Reach
 
 @pytest.mark.parametrize("reach", reaches.REACHES, ids=lambda reach: reach.what)
 def test_every_row_is_there(reach: Reach) -> None:
-    """In each version that is supported, one name of each row leads to something."""
-    assert reach.find() is not None
+    """In each version that is supported, one name of each row leads to something, but what came later."""
+    assert reach.find() is not None or (reach.is_late and reaches.version() == reaches.OLDEST)
     assert reach.without
 
 
