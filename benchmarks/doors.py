@@ -77,6 +77,11 @@ class _Recorder(wire.WatchedTransport):
 
     taken: httpx.Request | None = None
 
+    @classmethod
+    def forget(cls) -> None:
+        """Take the next."""
+        cls.taken = None
+
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Keep the first."""
         if _Recorder.taken is None:
@@ -114,7 +119,7 @@ class Seen:
 
 async def by_litellm(arguments: Mapping[str, Any], streams: bool) -> Seen | str:
     """The request that litellm makes, or why there is none."""
-    _Recorder.taken = None
+    _Recorder.forget()
     extra = {"stream_options": {"include_usage": True}} if streams else {}
     try:
         asked = {**copy.deepcopy(dict(arguments)), **extra}

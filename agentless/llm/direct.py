@@ -337,8 +337,8 @@ def _attribution(_: Template) -> dict[str, str]:
 _OPENAI_ROUTES = """
     baseten bigmodel cerebras charity_engine chutes codestral dashscope databricks deepinfra deepseek edenai
     featherless_ai fireworks_ai friendliai galadriel github groq helicone heroku hosted_vllm hyperbolic
-    inception lambda_ai llamafile lm_studio meta_llama minimax mistral moonshot morph nebius novita nscale nvidia_nim
-    ovhcloud perplexity poe publicai sambanova synthetic together_ai vercel_ai_gateway volcengine wandb xai
+    inception lambda_ai llamafile lm_studio meta_llama minimax mistral moonshot morph nebius novita nscale
+    nvidia_nim ovhcloud perplexity poe publicai sambanova synthetic together_ai vercel_ai_gateway volcengine wandb xai
     xiaomi_mimo zai
     """.split()  # noqa: SIM905  # names are read better so
 

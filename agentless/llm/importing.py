@@ -272,9 +272,21 @@ def _set_up(litellm: Any) -> None:
     atexit.register(gc.freeze)
 
 
+def _in_silence(end: Any) -> Any:
+    """A `__del__` that does not complain where its module's names are gone, as at a forked child's end."""
+
+    def end_in_silence(self: Any) -> None:
+        try:  # noqa: SIM105  # no name of this module's is there then either
+            end(self)
+        except Exception:  # noqa: BLE001, S110  # as above
+            pass
+
+    return end_in_silence
+
+
 def transport_to(url: httpx.URL) -> wire.WatchedTransport:
     """The connections to `url`, with the certificates and proxies that litellm's own clients would use."""
-    global _client  # noqa: PLW0603  # one a process; made on the engine's loop
+    global _client  # noqa: PLW0603  # one a process
     if _client is None or _client.client.is_closed:
         _client = reaches.CLIENT.find()(timeout=None)
     transport = _client.client._transport_for_url(url)  # noqa: SLF001  # by the proxies' patterns

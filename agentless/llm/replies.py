@@ -156,7 +156,7 @@ class Sample:
 
 
 def _apart(call: ToolCall) -> list[ToolCall]:
-    """The calls that one stands for: OpenAI's models sometimes put several into a function of their training."""
+    """The calls that one stands for: OpenAI's models sometimes put several into one of their own."""
     uses = call["arguments"].get("tool_uses") if call["name"] == "multi_tool_use.parallel" else None
     if not isinstance(uses, list) or not all(
         isinstance(use, dict) and "recipient_name" in use for use in uses
