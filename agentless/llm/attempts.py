@@ -17,7 +17,7 @@ import httpx
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
 
 from agentless.config import ModelSettings
-from agentless.errors import DeadlineExceededError, EmptyReplyError, StreamInterruptedError
+from agentless.errors import DeadlineExceededError, EmptyReplyError, RedirectError, StreamInterruptedError
 from agentless.llm import importing, transport, wire
 from agentless.llm.accounts import Permit
 from agentless.llm.failures import as_litellm, redact
@@ -267,6 +267,8 @@ def _judge(call: Call, attempt: _Attempt, error: Exception) -> tuple[Exception, 
     elif fault.status == httpx.codes.TOO_MANY_REQUESTS and decision.verdict is Verdict.RETRY:
         call.gate.hold(call.settings.retry_min_wait)
     is_ours = isinstance(error, (DeadlineExceededError, EmptyReplyError))
+    if isinstance(attempt.exchange.failure, wire.RedirectFault):
+        return _redirected(call, attempt.exchange.failure), decision
     if attempt.emitted or (fault.kind is not Kind.EMPTY and _has_finished(attempt)):
         # What has reached the caller, or is complete and paid for, is not asked for again.
         return _interrupted(call, attempt, error), Decision(Verdict.FINAL)
@@ -277,7 +279,7 @@ def _judge(call: Call, attempt: _Attempt, error: Exception) -> tuple[Exception, 
 
 def _bill(attempt: _Attempt) -> Bill:
     exchange, tokens = attempt.exchange, attempt.reply.tokens
-    refused = exchange.status is not None and exchange.status >= httpx.codes.BAD_REQUEST
+    refused = exchange.status is not None and exchange.status >= httpx.codes.MULTIPLE_CHOICES
     unsent = exchange.requests == 0 or isinstance(exchange.failure, _NEVER_SENT)
     if refused or unsent:
         return Bill()
@@ -300,6 +302,8 @@ def _fault(exchange: wire.Exchange, error: Exception) -> Fault:
         return Fault(Kind.DEADLINE)
     if isinstance(error, EmptyReplyError):
         return Fault(Kind.EMPTY)
+    if isinstance(exchange.failure, wire.RedirectFault):
+        return Fault(Kind.REDIRECTED, exchange.status)
     if exchange.requests == 0:
         return Fault(Kind.UNSENT)
     failure = error if isinstance(error, wire.TruncatedStreamError) else exchange.failure
@@ -324,6 +328,16 @@ def _interrupted(call: Call, attempt: _Attempt, error: Exception) -> StreamInter
         index=broken,
         texts={index: sample.response for index, sample in samples.items()},
         usage=tokens.usage(None) if tokens is not None else None,
+    )
+
+
+def _redirected(call: Call, fault: wire.RedirectFault) -> RedirectError:
+    return RedirectError(
+        f"{call.plan.model}: {fault}. Nothing was sent there; if that is your service, set base_url to it",
+        model=call.plan.model,
+        status=fault.status,
+        address=fault.address,
+        location=fault.location,
     )
 
 

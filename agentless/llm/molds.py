@@ -40,11 +40,11 @@ class Shape:
             said = json.dumps(
                 {**arguments, "messages": bare}
             )  # in their order, which a schema's reader obeys
+            if not arguments.keys() >= {"api_key", "api_base"}:  # litellm asks the environment for them
+                said += repr(sorted(os.environ.items()))
+            return cls(hashlib.sha256(said.encode()).digest(), tuple(texts))
         except (AttributeError, KeyError, TypeError, ValueError):
             return None
-        if not arguments.keys() >= {"api_key", "api_base"}:  # litellm asks the environment for them
-            said += repr(sorted(os.environ.items()))
-        return cls(hashlib.sha256(said.encode()).digest(), tuple(texts))
 
 
 def _bare(message: Mapping[str, Any], texts: list[str]) -> dict[str, Any]:

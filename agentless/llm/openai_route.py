@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 
+from agentless.credentials import HiddenValues
 from agentless.llm import shortcuts, wire
 
 _SDK_OPTIONS = frozenset({"extra_headers", "extra_query", "extra_body"})
@@ -104,10 +105,12 @@ def _address(client: Any) -> tuple[httpx.URL, dict[str, str]]:
     """Where the SDK's client sends chat completions, and its headers; worked out once a client."""
     if client not in _addresses:
         base: httpx.URL = client.base_url  # ends with a slash
-        headers = {**client._client.headers, **client.auth_headers, **client.default_headers}  # noqa: SLF001
+        headers = HiddenValues(
+            {**client._client.headers, **client.auth_headers, **client.default_headers}  # noqa: SLF001
+        )
         _addresses[client] = (
             base.copy_with(raw_path=base.raw_path + b"chat/completions"),
-            {name.lower(): value for name, value in headers.items() if isinstance(value, str)},
+            HiddenValues({name.lower(): value for name, value in headers.items() if isinstance(value, str)}),
         )
     return _addresses[client]
 

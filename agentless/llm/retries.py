@@ -25,6 +25,7 @@ class Kind(Enum):
 
     UNSENT = "nothing was sent"
     REFUSED = "the service refused the request"
+    REDIRECTED = "the service redirects to another address"
     CONNECTION = "the connection failed"
     DEADLINE = "the deadline passed"
     MALFORMED = "the reply could not be read"
@@ -62,6 +63,7 @@ class Decision:
 
 _BY_KIND = {
     Kind.UNSENT: Verdict.FINAL,
+    Kind.REDIRECTED: Verdict.FINAL,
     Kind.CONNECTION: Verdict.RETRY,
     Kind.DEADLINE: Verdict.RETRY,
     Kind.MALFORMED: Verdict.RETRY,
@@ -164,6 +166,7 @@ _REMEDIES = {
 
 _REMEDY_BY_KIND = {
     Kind.UNSENT: "Nothing was sent: check the settings that the message names.",
+    Kind.REDIRECTED: "Nothing was sent there: if that is your service, set base_url to its address.",
     Kind.DEADLINE: "Raise timeout (stream_timeout for whole streams), or set stream = true for long replies.",
     Kind.CONNECTION: "Check base_url and the network.",
 }
