@@ -162,11 +162,9 @@ class Credentials:
 
     def secrets(self) -> tuple[str, ...]:
         """Every text in here that must not be shown, the longest first, for whoever has to blot it out."""
-        words = {self.api_key or ""}
-        for text in (*self.extra_headers.values(), *map(str, _parts_of(self.base_url or ""))):
-            words |= {text, *(word for word in text.split() if len(word) >= _SHORTEST_WORD)}
-        written = {each for word in words for each in (word, quote(word, safe=""), unquote(word))}
-        return tuple(map(Hidden, sorted(filter(None, written), key=len, reverse=True)))
+        # Short values of headers, such as `true`, are no keys, and stand in many texts.
+        headers = (text for text in self.extra_headers.values() if len(text) >= _SHORTEST_WORD)
+        return secret_parts(self.base_url or "", *filter(None, (self.api_key, *headers)))
 
     def __repr__(self) -> str:
         headers = dict.fromkeys(self.extra_headers, MASK)
@@ -327,6 +325,14 @@ def shown_url(url: str | None) -> str | None:
     host = parts.netloc.rpartition("@")[2]
     netloc = f"***@{host}" if "@" in parts.netloc else host
     return urlunsplit(parts._replace(netloc=netloc, query="***" if parts.query else "", fragment=""))
+
+
+def secret_parts(url: str, *texts: str) -> tuple[str, ...]:
+    """What must not be shown of an address and of texts, in every way to write it, the longest first."""
+    held = (*texts, *map(str, _parts_of(url)))
+    words = {*held, *(word for text in held for word in text.split() if len(word) >= _SHORTEST_WORD)}
+    written = {each for word in words for each in (word, quote(word, safe=""), unquote(word))}
+    return tuple(map(Hidden, sorted(filter(None, written), key=len, reverse=True)))
 
 
 def _parts_of(url: str) -> list[str]:

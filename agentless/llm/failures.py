@@ -12,8 +12,7 @@ from agentless.credentials import shown_url
 from agentless.llm import wire
 from agentless.llm.importing import load
 from agentless.llm.retries import status_of
-
-_SHORTEST_SECRET = 4  # a shorter one is a placeholder, and part of many words
+from agentless.llm.secrets import of_proxies, usable, without
 
 
 def as_litellm(error: Exception, request: Mapping[str, Any]) -> Exception:
@@ -39,7 +38,7 @@ def redact(error: BaseException, secrets: Iterable[str]) -> None:
     Requests and responses are replaced by bare ones: those of clients lead to headers, connections and
     proxies. What else an SDK's exception holds becomes its text.
     """
-    cleaner = _Cleaner(tuple(secret for secret in secrets if len(secret) >= _SHORTEST_SECRET))
+    cleaner = _Cleaner((*usable(secrets), *of_proxies()))
     seen: set[int] = set()
     todo: list[BaseException | None] = [error]
     while todo:
@@ -116,9 +115,7 @@ class _Cleaner:
         return self._text(shown_url(str(url)) or "")
 
     def _text(self, text: str) -> str:
-        for word in self._words:
-            text = text.replace(word, "[redacted]")
-        return text
+        return without(text, self._words)
 
     def _bytes(self, text: bytes) -> bytes:
         for word in self._words:
@@ -155,7 +152,11 @@ def _for_status(litellm: Any, status: int, message: str, names: dict[str, str]) 
 
 def let_errors_travel(litellm: Any) -> None:
     """Make litellm's exceptions fit for `pickle` and `copy`: by themselves none can be rebuilt."""
-    for kind in {*litellm.LITELLM_EXCEPTION_TYPES}:
+    # More than the list of its types: what a stream of some routes raises is not in it.
+    its_own = (kind for kind in vars(litellm.exceptions).values() if isinstance(kind, type))
+    for kind in {*litellm.LITELLM_EXCEPTION_TYPES, *its_own}:
+        if not issubclass(kind, Exception) or kind.__module__ != litellm.exceptions.__name__:
+            continue
         copyreg.pickle(kind, _reduce_error)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from agentless.llm import bridge, openai_route, shortcuts, wire
+from agentless.llm import bridge, openai_route, secrets, shortcuts, wire
 from agentless.llm.tokens import load_tables
 
 # Set around the import and taken back after it. The cost map is else fetched from the network at import
@@ -217,6 +217,7 @@ def _set_up(litellm: Any) -> None:
     _leave_costs_to_us()
     openai_route.set_up()
     let_errors_travel(litellm)
+    secrets.watch_logs()
     bridge.on_exit(_close_clients)
     # Tearing down litellm's modules takes over a second; frozen objects are not looked at (0.15 s).
     atexit.register(gc.freeze)

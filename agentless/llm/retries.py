@@ -8,7 +8,7 @@ retryable 500s although nothing was sent.
 import json
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import Enum
@@ -49,8 +49,8 @@ class Fault:
 
     kind: Kind
     status: int | None = None
-    headers: Mapping[str, str] | None = None
-    body: str = ""
+    headers: Mapping[str, str] | None = field(default=None, repr=False)
+    body: str = field(default="", repr=False)  # a service may quote the key
 
 
 @dataclass(frozen=True, slots=True)

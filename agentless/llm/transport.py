@@ -6,7 +6,7 @@ litellm's types stop here; what goes out are `Event`s, and litellm's own excepti
 import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from types import FunctionType
 from typing import Any
@@ -111,10 +111,10 @@ async def send(plan: Plan, exchange: wire.Exchange) -> list[Event]:
         form = _form_of(plan)
         reply = await _ask(plan, form, plan.arguments, exchange)
         if form is not None and reply is None and exchange.response is not None:
-            try:
+            with suppress(ValueError):  # whose frames hold the body, so that nothing is raised from it
                 return form.read_whole(json.loads(exchange.response.content))
-            except ValueError:  # litellm says what is wrong with it
-                reply = await _tell(plan, plan.arguments, exchange, exchange.response)
+            # litellm says what is wrong with it
+            reply = await _tell(plan, plan.arguments, exchange, exchange.response)
         return litellm_replies.read_whole(reply)
     finally:
         await exchange.close()

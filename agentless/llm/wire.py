@@ -24,7 +24,7 @@ from urllib.parse import urljoin
 
 import httpx
 
-from agentless.credentials import shown_url
+from agentless.credentials import HiddenURL, shown_url
 from agentless.llm.bodies import (
     CorruptEventError,
     ErrorEventError,
@@ -34,6 +34,7 @@ from agentless.llm.bodies import (
     has_event_lines,
 )
 from agentless.llm.connections import Connections
+from agentless.llm.secrets import remember_address
 
 __all__ = [
     "CorruptEventError",
@@ -90,12 +91,15 @@ class Sent:
 
     async def again(self, exchange: "Exchange") -> httpx.Response:
         """Send it for the attempt of `exchange`."""
+        return await self.transport.send(self._twin(), exchange)
+
+    def _twin(self) -> httpx.Request:
+        # In a frame of its own, which is gone when something fails, with the key in the headers.
         was = self.request
         headers = was.headers.copy()
         del headers["content-length"]  # httpx counts
         extensions = dict(was.extensions)
-        twin = httpx.Request(was.method, was.url, headers=headers, content=self.body, extensions=extensions)
-        return await self.transport.send(twin, exchange)
+        return httpx.Request(was.method, was.url, headers=headers, content=self.body, extensions=extensions)
 
 
 class ReplyTaken(BaseException):  # no error, and nobody's to catch on its way out
@@ -141,7 +145,7 @@ class Exchange:
             raise self.failure
         if request.method != "POST":
             return  # a poll or a look-up, not a completion
-        address = str(request.url)
+        address = HiddenURL(request.url)
         if address in self._addresses:
             raise self.failure or SecondRequestError("a second request within one attempt was not sent")
         self._addresses.add(address)
@@ -218,6 +222,9 @@ class WatchedTransport(httpx.AsyncBaseTransport):
 
     def __init__(self, **options: Any) -> None:
         """Take the options of `httpx.AsyncHTTPTransport`, apart from `limits`."""
+        if isinstance(proxy := options.get("proxy"), str):
+            options["proxy"] = proxy = HiddenURL(proxy)
+            remember_address(proxy)
         # By this name litellm finds out whether a client that it has put away is still in use.
         self._pool = Connections(**options)
 
@@ -287,12 +294,16 @@ async def _refuse_redirect(request: httpx.Request, response: httpx.Response, exc
         return
     await response.aclose()
     exchange.status, exchange.headers = response.status_code, response.headers
-    address, location = str(request.url), response.headers.get("location")
-    try:
-        target = location and shown_url(urljoin(address, location))
-    except ValueError:  # no address
-        target = "an address that cannot be read"
+    address = HiddenURL(request.url)
+    target = _target(address, response.headers.get("location"))
     raise RedirectFault(response.status_code, shown_url(address) or "", target and target[:_SHOWN_CHARACTERS])
+
+
+def _target(address: str, location: str | None) -> str | None:
+    try:
+        return location and shown_url(urljoin(address, location))
+    except ValueError:  # no address
+        return "an address that cannot be read"
 
 
 _REDIRECTS = range(300, 400)
