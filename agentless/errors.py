@@ -5,7 +5,7 @@ Our own:
     AgentlessError
       ConfigError              (ValueError)       config.toml or an override is wrong: .path .problems
       UnknownModelError        (KeyError)         no [models.<name>] of that name: .name .known
-      CredentialError          (LookupError)      a key or an `env:` variable is not set: .model .variable
+      CredentialError          (LookupError)      a key or variable is not set, or no key: .model .variable
       UnsupportedFeatureError  (ValueError)       the model cannot do what was set: .model .option
       PromptTooLongError       (ValueError)       found before sending: .prompt_tokens .max_input_tokens
       EmptyReplyError          (RuntimeError)     the service answered with nothing, every time
@@ -144,7 +144,7 @@ class UnknownModelError(AgentlessError, KeyError):
 
 
 class CredentialError(AgentlessError, LookupError):
-    """A key is not set: found by us, before any request.
+    """A key is not set, or is no key (quotes, a placeholder): found by us, before any request.
 
     `model` is the config's name of the model, `variable` the environment variable that was looked for.
     A key that the service refuses is an `AuthenticationError`.

@@ -1,6 +1,7 @@
 """The keys that this process has sent, and how they are taken out of a text: an error's, or a log's.
 
-At DEBUG, litellm and the clients below it log addresses, headers and what a service answers. A filter on those loggers, and on no others, takes out what we know to be a key.
+At DEBUG, litellm and the clients below it log addresses, headers and what a service answers. A filter on
+those loggers, and on no others, takes out what we know to be a key.
 """
 
 import logging
