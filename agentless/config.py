@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator
 
 from agentless import problems
-from agentless.credentials import Credentials, Secret
+from agentless.credentials import Credentials, Secret, hide_keys
 from agentless.errors import ConfigError, Problem
 from agentless.frozen import FrozenDict
 from agentless.problems import Finding, did_you_mean, found, key_path, kind_of, listed
@@ -70,6 +70,7 @@ def load_config(path: str | os.PathLike[str]) -> Config:
     if isinstance(text, Problem):
         raise ConfigError.of([text], file)
     table = _table(text)
+    text = ""  # a traceback with its variables would show the keys in it
     if isinstance(table, Problem):
         raise ConfigError.of([table], file)
     return read_config(table, path=file)
@@ -87,6 +88,7 @@ def read_config(table: Mapping[str, Any], *, path: Path | None = None) -> Config
     """
     if not isinstance(table, Mapping):
         raise TypeError(f"read_config takes a dict, not {found(table)[6:]}")
+    table = hide_keys(table)
     findings: list[Finding] = list(_top_findings(table))
     sections = {name: _subtable(table, name, findings) for name in _TABLES}
     models = _models(sections["models"], sections["defaults"], findings)
@@ -137,7 +139,7 @@ def _table(text: str) -> dict[str, Any] | Problem:
     if not text.strip():
         return Problem("", "is empty; allowed: at least one [models.<name>] table")
     try:
-        return tomli.loads(text)
+        return hide_keys(tomli.loads(text))  # type: ignore[no-any-return]  # a dict of its own kind
     except tomli.TOMLDecodeError as error:
         return Problem("", f"is not TOML: {error.msg} (line {error.lineno}, column {error.colno})")
     except RecursionError:

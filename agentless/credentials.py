@@ -1,7 +1,9 @@
 """Keys: how settings keep them unseen, and how `env:` references become values.
 
-A key is a `Secret` from the moment it is read. It is looked up in the environment only when a model is
-made, because a config lists many models and a user holds few of their keys.
+In settings a key is a `Secret`. It is looked up in the environment only when a model is made, because a
+config lists many models and a user holds few of their keys. From there to the wire it is a `Hidden`: a `str`
+to whoever sends it, and a row of stars to whoever prints what holds it (a traceback with its local variables,
+a dict of arguments).
 """
 
 import os
@@ -9,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Never
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit, urlunsplit
 
 from pydantic_core import core_schema
 
@@ -25,6 +27,74 @@ _SHELL_REFERENCE = re.compile(r"\$\{?([A-Z_][A-Z0-9_]*)\}?")
 _SHELL_NAME = re.compile(r"[A-Z_][A-Z0-9_]*")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, token
 KEY_ALLOWED = 'a key, or "env:VARIABLE"'
+_LITELLM_REFERENCE = re.compile(r"os\.environ[/\[.]\W*(?:get\W+)?([A-Za-z_][A-Za-z0-9_]*)\W*")
+_PLACEHOLDER = re.compile(r"(?i)<.*>|\{.*\}|(sk-)?your[-_ ]([a-z0-9]+[-_ ])*key([-_ ]here)?")
+_QUOTES = "\"'`\u2018\u2019\u201c\u201d"
+_SHORTEST_WORD = 8  # shorter parts of a header or an address are words of many texts
+
+
+class Hidden(str):
+    """A text that goes on the wire as it is, and whose `repr` does not show it; it is not pickled."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return repr(MASK)
+
+    def __copy__(self) -> "Hidden":
+        return self
+
+    def __deepcopy__(self, memo: object) -> "Hidden":
+        return self
+
+    def __reduce_ex__(self, protocol: object) -> Never:
+        refuse_pickling("a resolved key")
+
+
+class HiddenURL(Hidden):
+    """An address with a user, a password or a query in it; its `repr` shows the rest."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return repr(shown_url(str(self)))
+
+
+class HiddenValues(dict[str, Any]):
+    """Headers or arguments as a `dict` whose `repr` shows the names alone."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return repr(dict.fromkeys(self, MASK))
+
+
+def hidden_url(url: str) -> str:
+    """The address, hidden where there may be a key in it."""
+    return url if shown_url(url) == url else HiddenURL(url)
+
+
+def hide_keys(table: Any) -> Any:
+    """A copy of what was read from a file or given as settings, with hidden texts where keys belong."""
+    if not isinstance(table, Mapping):
+        return table
+    return {name: _hide(name, value) for name, value in table.items()}
+
+
+def _hide(name: Any, value: Any) -> Any:
+    if name == "extra_headers" and isinstance(value, Mapping):
+        return {header: Hidden(text) if _is_plain(text) else text for header, text in value.items()}
+    if name == "extra_body" and isinstance(value, Mapping):
+        return HiddenValues(value)
+    if name == "api_key" and _is_plain(value):
+        return Hidden(value)
+    if name == "base_url" and _is_plain(value):
+        return HiddenURL(value)
+    return hide_keys(value)
+
+
+def _is_plain(text: Any) -> bool:
+    return isinstance(text, str) and not text.startswith(ENV)
 
 
 class Secret:
@@ -91,10 +161,10 @@ class Credentials:
     extra_headers: Mapping[str, str]
 
     def secrets(self) -> tuple[str, ...]:
-        """Every text in here that must not be shown, for whoever has to blot it out of a message."""
-        url = urlsplit(self.base_url or "")
-        texts = (self.api_key, *self.extra_headers.values(), url.username, url.password, url.query)
-        return tuple(text for text in texts if text)
+        """Every text in here that must not be shown, the longest first, for whoever has to blot it out."""
+        # Short values of headers, such as `true`, are no keys, and stand in many texts.
+        headers = (text for text in self.extra_headers.values() if len(text) >= _SHORTEST_WORD)
+        return secret_parts(self.base_url or "", *filter(None, (self.api_key, *headers)))
 
     def __repr__(self) -> str:
         headers = dict.fromkeys(self.extra_headers, MASK)
@@ -105,6 +175,14 @@ class Credentials:
 
     def __reduce__(self) -> Never:
         refuse_pickling("a resolved key")
+
+
+def look_up(variable: str, environ: Mapping[str, str] | None = None) -> str:
+    """A variable's text, hidden and without the line break that a file's key ends with; else `""`.
+
+    The one place that looks at the environment, so that nobody else holds all of it while something fails.
+    """
+    return Hidden((os.environ if environ is None else environ).get(variable, "").strip())
 
 
 def resolve(
@@ -119,28 +197,76 @@ def resolve(
         environ: Where variables are looked up; `os.environ` by default.
 
     Raises:
-        CredentialError: The variable is not set, is blank, or cannot be sent.
+        CredentialError: The variable is not set, is blank, or cannot be sent; or the text is no key.
     """
     text = reference.get_secret_value() if isinstance(reference, Secret) else reference
-    if text is None or not text.startswith(ENV):
-        return text
+    if text is None:
+        return None
+    where = key_path(("models", model, *path))
+    if not text.startswith(ENV):
+        text = hidden_url(text) if path == ("base_url",) else Hidden(text)
+        check_key(text, path, where=where, model=model)
+        return text if path != ("api_version",) else str(text)
     variable = text.removeprefix(ENV)
-    variables = os.environ if environ is None else environ
-    # A key read from a file often ends with its line break, which no header may have.
-    value = variables.get(variable, "").strip()
-    state = "is not set" if variable not in variables else "is empty" if not value else ""
+    value = look_up(variable, environ)
+    state = (
+        ""
+        if value
+        else "is empty"
+        if variable in (os.environ if environ is None else environ)
+        else "is not set"
+    )
     if not state and not value.isprintable():
         state = "has control characters in it"
     elif not state and path == ("base_url",) and _url_fault(value):
         state = "does not hold an http:// or https:// address"
     if state:
-        where = key_path(("models", model, *path))
         raise CredentialError(
             f'{where}: the environment variable {variable} {state} (model "{model}")',
             model=model,
             variable=variable,
         )
-    return value
+    check_key(value, path, where=f"{where}: the environment variable {variable}", model=model)
+    return (
+        hidden_url(str(value)) if path == ("base_url",) else value if path != ("api_version",) else str(value)
+    )
+
+
+def check_key(text: str, path: tuple[str, ...], *, where: str, model: str) -> None:
+    """Refuse what no service takes for a key, or for a header's value, before it costs a request.
+
+    Args:
+        text: The key, the header's value or the setting.
+        path: The way to the setting within its table.
+        where: What the error begins with: the setting, and the variable it was read from.
+        model: The config's name of the model, for the error.
+
+    Raises:
+        CredentialError: The text is not shown, only what is wrong with it and what to do.
+    """
+    fault = key_fault(text, is_key=path[:1] == ("api_key",))
+    if fault and path != ("base_url",):
+        raise CredentialError(f'{where} {fault} (model "{model}")', model=model)
+
+
+def key_fault(text: str, *, is_key: bool = True) -> str:
+    """What is wrong with a key and what to do, or `""`; a header's value may have quotes and brackets."""
+    reference = _LITELLM_REFERENCE.fullmatch(text)
+    if reference:
+        return f'is litellm\'s way to name a variable; write "env:{reference[1]}"'
+    if not text.isascii():
+        number = next(place for place, letter in enumerate(text, 1) if not letter.isascii())
+        quotes = " (a typographic quote)" if text[number - 1] in _QUOTES else ""
+        return (
+            f"has a character beyond ASCII at place {number}{quotes}, which no header may have; copy it anew"
+        )
+    if not is_key:
+        return ""
+    if text[0] in _QUOTES or text[-1] in _QUOTES:
+        return "has quotes in it; write it without them"
+    if _PLACEHOLDER.fullmatch(text):
+        return "is a placeholder, as documentation has it; put your own key there"
+    return ""
 
 
 def read_secret(value: Any) -> Secret:
@@ -168,7 +294,7 @@ def read_url(value: Any) -> str:
     fault = "" if text.startswith(ENV) else _url_fault(text)
     if fault:
         raise ValueError(f"{fault}; allowed: {allowed}")
-    return text
+    return hidden_url(text)
 
 
 def read_headers(value: Any) -> Mapping[str, Secret]:
@@ -199,6 +325,29 @@ def shown_url(url: str | None) -> str | None:
     host = parts.netloc.rpartition("@")[2]
     netloc = f"***@{host}" if "@" in parts.netloc else host
     return urlunsplit(parts._replace(netloc=netloc, query="***" if parts.query else "", fragment=""))
+
+
+def secret_parts(url: str, *texts: str) -> tuple[str, ...]:
+    """What must not be shown of an address and of texts, in every way to write it, the longest first."""
+    held = (*texts, *map(str, _parts_of(url)))
+    words = {*held, *(word for text in held for word in text.split() if len(word) >= _SHORTEST_WORD)}
+    written = {each for word in words for each in (word, quote(word, safe=""), unquote(word))}
+    return tuple(map(Hidden, sorted(filter(None, written), key=len, reverse=True)))
+
+
+def _parts_of(url: str) -> list[str]:
+    """What may be a key in an address: its password and query, and a user that is alone or long."""
+    parts = urlsplit(url)
+    found = [parts.password or "", parts.query, *(value for _, value in parse_qsl(parts.query))]
+    user = parts.username or ""
+    if not parts.password or len(user) >= _SHORTEST_WORD:
+        found.append(user)
+    if user or parts.password:
+        from base64 import b64encode
+
+        pair = f"{unquote(user)}:{unquote(parts.password or '')}"
+        found.append(b64encode(pair.encode()).decode())  # as a header has it
+    return found
 
 
 def refuse_pickling(what: str) -> Never:

@@ -5,13 +5,14 @@ Our own:
     AgentlessError
       ConfigError              (ValueError)       config.toml or an override is wrong: .path .problems
       UnknownModelError        (KeyError)         no [models.<name>] of that name: .name .known
-      CredentialError          (LookupError)      a key or an `env:` variable is not set: .model .variable
+      CredentialError          (LookupError)      a key or variable is not set, or no key: .model .variable
       UnsupportedFeatureError  (ValueError)       the model cannot do what was set: .model .option
       PromptTooLongError       (ValueError)       found before sending: .prompt_tokens .max_input_tokens
       EmptyReplyError          (RuntimeError)     the service answered with nothing, every time
       SamplesIncompleteError   (RuntimeError)     some samples failed: .trajectories .failures
       StreamInterruptedError   (ConnectionError)  a stream broke: .index .text .texts .usage .trajectories
       DeadlineExceededError    (TimeoutError)     an attempt took too long: .seconds
+      RedirectError            (RuntimeError)     3xx, not followed: .model .status .address .location
       BudgetExceededError      (RuntimeError)     not sent, the money is spent: .spent .reserved .asked
       UnsupportedLitellmError  (RuntimeError)     not sent, litellm's connections are not ours: .version
       UnwatchedReplyError      (RuntimeError)     litellm answered and no request was seen: perhaps paid for
@@ -29,7 +30,7 @@ These are looked up when they are first asked for, which imports litellm (2-3 s)
 does. Ours survive `pickle` and `copy` with every attribute, note and cause.
 """
 
-import pickle
+import copyreg
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -57,6 +58,7 @@ __all__ = [
     "Problem",
     "PromptTooLongError",
     "RateLimitError",
+    "RedirectError",
     "SamplesIncompleteError",
     "ServiceUnavailableError",
     "StreamInterruptedError",
@@ -146,7 +148,7 @@ class UnknownModelError(AgentlessError, KeyError):
 
 
 class CredentialError(AgentlessError, LookupError):
-    """A key is not set: found by us, before any request.
+    """A key is not set, or is no key (quotes, a placeholder): found by us, before any request.
 
     `model` is the config's name of the model, `variable` the environment variable that was looked for.
     A key that the service refuses is an `AuthenticationError`.
@@ -238,6 +240,24 @@ class DeadlineExceededError(AgentlessError, TimeoutError):
         self.seconds = seconds
 
 
+class RedirectError(AgentlessError, RuntimeError):
+    """The address of `model` answered with a redirect (3xx), and nothing was sent to where it points.
+
+    `status` is the HTTP status, `address` where the request was sent, and `location` where that points to,
+    `None` where it does not say; both without user, password and query. Whoever follows a redirect hands the
+    key, all headers and often the prompt to another host, so it is never followed and never tried again.
+    """
+
+    def __init__(
+        self, message: str, /, *, model: str, status: int, address: str, location: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.model = model
+        self.status = status
+        self.address = address
+        self.location = location
+
+
 class BudgetExceededError(AgentlessError, RuntimeError):
     """A request was not sent, because it could cost more than is left of `[budget] max_cost`.
 
@@ -274,23 +294,30 @@ def _rebuild(kind: type[AgentlessError], args: tuple[Any, ...]) -> Any:
 
 
 def _portable(value: Any) -> Any:
-    """The value, with exceptions that cannot travel replaced by one that says what they were.
+    """The value, with exceptions that should not travel replaced by one that says what they were.
 
-    A finished sample must not be lost because another's exception (httpx and openai have such) raises
-    when it is unpickled.
+    Ours and litellm's travel by their own reducers, Python's where they hold plain values. Others (httpx's,
+    the openai SDK's) hold the request with the key in its headers, or cannot be rebuilt, which would lose the
+    finished samples beside them.
     """
     if isinstance(value, dict):
         return {key: _portable(item) for key, item in value.items()}
-    if not isinstance(value, BaseException):
+    if not isinstance(value, BaseException) or _travels(value):
         return value
-    try:
-        pickle.loads(pickle.dumps(value))  # noqa: S301 - made in the same line
-    except Exception:  # noqa: BLE001 - whatever its own reducers raise
-        stand_in = AgentlessError(f"{type(value).__module__}.{type(value).__qualname__}: {value}")
-        for note in getattr(value, "__notes__", ()):
-            stand_in.add_note(note)
-        return stand_in
-    return value
+    stand_in = AgentlessError(f"{type(value).__module__}.{type(value).__qualname__}: {value}")
+    for note in getattr(value, "__notes__", ()):
+        stand_in.add_note(note)
+    return stand_in
+
+
+def _travels(error: BaseException) -> bool:
+    if isinstance(error, AgentlessError):
+        return True
+    kind = type(error)
+    if kind.__module__ == "builtins":
+        held = (*error.args, *(value for name, value in vars(error).items() if name != "__notes__"))
+        return all(isinstance(value, str | int | float | bytes | None) for value in held)
+    return kind in copyreg.dispatch_table  # litellm's, see failures.py
 
 
 if TYPE_CHECKING:

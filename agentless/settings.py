@@ -21,6 +21,7 @@ from agentless.credentials import (
     KEY_ALLOWED,
     Credentials,
     Secret,
+    hide_keys,
     read_headers,
     read_reference,
     read_url,
@@ -178,7 +179,7 @@ class ModelSettings(SettingsTable):
         Raises:
             ConfigError: A name is unknown or a value is not allowed.
         """
-        given = {name: value for name, value in overrides.items() if value is not None}
+        given = overrides = hide_keys({name: each for name, each in overrides.items() if each is not None})
         if not given:
             return self
         settings = self.checked({**{name: getattr(self, name) for name in self.model_fields_set}, **given})

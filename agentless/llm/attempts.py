@@ -20,6 +20,7 @@ from agentless.config import ModelSettings
 from agentless.errors import (
     DeadlineExceededError,
     EmptyReplyError,
+    RedirectError,
     StreamInterruptedError,
     UnwatchedReplyError,
 )
@@ -274,6 +275,8 @@ def _judge(call: Call, attempt: _Attempt, error: Exception) -> tuple[Exception, 
     elif fault.status == httpx.codes.TOO_MANY_REQUESTS and decision.verdict is Verdict.RETRY:
         call.gate.hold(call.settings.retry_min_wait)
     is_ours = isinstance(error, (DeadlineExceededError, EmptyReplyError, UnwatchedReplyError))
+    if isinstance(attempt.exchange.failure, wire.RedirectFault):
+        return _redirected(call, attempt.exchange.failure), decision
     if attempt.emitted or (fault.kind is not Kind.EMPTY and _has_finished(attempt)):
         # What has reached the caller, or is complete and paid for, is not asked for again.
         return _interrupted(call, attempt, error), Decision(Verdict.FINAL)
@@ -284,7 +287,7 @@ def _judge(call: Call, attempt: _Attempt, error: Exception) -> tuple[Exception, 
 
 def _bill(attempt: _Attempt) -> Bill:
     exchange, tokens = attempt.exchange, attempt.reply.tokens
-    refused = exchange.status is not None and exchange.status >= httpx.codes.BAD_REQUEST
+    refused = exchange.status is not None and exchange.status >= httpx.codes.MULTIPLE_CHOICES
     unsent = exchange.requests == 0 and not exchange.is_unwatched
     unsent = unsent or isinstance(exchange.failure, _NEVER_SENT)
     if refused or unsent:
@@ -310,6 +313,8 @@ def _fault(exchange: wire.Exchange, error: Exception) -> Fault:
         return Fault(Kind.EMPTY)
     if isinstance(error, UnwatchedReplyError):
         return Fault(Kind.UNWATCHED)
+    if isinstance(exchange.failure, wire.RedirectFault):
+        return Fault(Kind.REDIRECTED, exchange.status)
     if exchange.requests == 0:
         return Fault(Kind.OTHER if exchange.is_unwatched else Kind.UNSENT)
     failure = error if isinstance(error, wire.TruncatedStreamError) else exchange.failure
@@ -334,6 +339,16 @@ def _interrupted(call: Call, attempt: _Attempt, error: Exception) -> StreamInter
         index=broken,
         texts={index: sample.response for index, sample in samples.items()},
         usage=tokens.usage(None) if tokens is not None else None,
+    )
+
+
+def _redirected(call: Call, fault: wire.RedirectFault) -> RedirectError:
+    return RedirectError(
+        f"{call.plan.model}: {fault}. Nothing was sent there; if that is your service, set base_url to it",
+        model=call.plan.model,
+        status=fault.status,
+        address=fault.address,
+        location=fault.location,
     )
 
 

@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 import httpx
 
+from agentless.credentials import Hidden, HiddenValues, hidden_url
 from agentless.llm import bridge, reaches
 from agentless.llm.formats import ANTHROPIC, GEMINI, OPENAI, Format
 from agentless.llm.importing import load, no_warnings
@@ -29,7 +30,7 @@ _MOST_TEMPLATES = 256
 class WireRequest:
     """A request as it goes out: the same for every attempt and for every sample of a call."""
 
-    url: httpx.URL
+    url: httpx.URL = field(repr=False)
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
 
@@ -82,7 +83,8 @@ class Template:
         write = self.dialect.write or _by_class
         url, headers, data = write(self, messages)
         body = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-        return WireRequest(httpx.URL(url), {**headers, "accept": _accepts(self.streams)}, body.encode())
+        said = HiddenValues({**headers, "accept": _accepts(self.streams)})
+        return WireRequest(httpx.URL(url), said, body.encode())
 
     def takes(self, messages: list[dict[str, Any]]) -> bool:
         """Whether the reply to these is as it was asked for: litellm puts a begun answer before Claude's."""
@@ -90,12 +92,12 @@ class Template:
 
     def litellm_params(self) -> dict[str, Any]:
         """What the class may look up beside the options."""
-        return {
-            "api_base": self.api_base,
-            "api_key": self.api_key,
-            "api_version": self.api_version,
-            "custom_llm_provider": self.provider,
-        }
+        return HiddenValues(
+            api_base=self.api_base,
+            api_key=self.api_key,
+            api_version=self.api_version,
+            custom_llm_provider=self.provider,
+        )
 
     def error(self, status: int, text: str, headers: Mapping[str, str]) -> Exception:
         """The exception that litellm raises for a refusal with this status and body."""
@@ -199,10 +201,10 @@ def _make(arguments: Mapping[str, Any], streams: bool) -> Template | None:
         provider=provider,
         model=model,
         options=mapped_options,
-        api_key=arguments.get("api_key") if key is None else key,
-        api_base=base,
+        api_key=Hidden(key) if key else arguments.get("api_key"),
+        api_base=None if base is None else hidden_url(base),
         api_version=arguments.get("api_version"),
-        extra_headers=dict(arguments.get("extra_headers") or {}),
+        extra_headers=HiddenValues(arguments.get("extra_headers") or {}),
         streams=streams,
     )
 
@@ -231,10 +233,10 @@ def _by_class(
     config, options, params = template.config, _copied(template.options), template.litellm_params()
     extra_body = options.pop("extra_body", None)
     shared = {"model": template.model, "optional_params": options, "litellm_params": params}
-    access = {"api_key": template.api_key, "api_base": template.api_base}
+    access = HiddenValues(api_key=template.api_key, api_base=template.api_base)
     own = template.dialect.headers(template) if template.dialect.headers else {}
-    said = {**own, **template.extra_headers}
-    headers = config.validate_environment(headers=said, messages=messages, **access, **shared)
+    said = HiddenValues({**own, **template.extra_headers})
+    headers = HiddenValues(config.validate_environment(headers=said, messages=messages, **access, **shared))
     url = config.get_complete_url(stream=template.streams, **access, **shared)
     if template.dialect.url is not None:
         url = template.dialect.url(template, url)
@@ -286,7 +288,8 @@ def _write_gemini(
         custom_llm_provider=template.provider,
         api_base=template.api_base,
     )
-    headers = {"Content-Type": "application/json", **(authentication or {}), **template.extra_headers}
+    said = {"Content-Type": "application/json", **(authentication or {}), **template.extra_headers}
+    headers = HiddenValues(said)
     return url, headers, dict(data)
 
 
@@ -296,11 +299,8 @@ def _write_azure(
     """Azure's deployments have the version in the address and the key in a header of their own."""
     options = _copied(template.options)
     extra_body = options.pop("extra_body", None) or {}
-    headers = {
-        "Content-Type": "application/json",
-        "api-key": template.api_key or "",
-        **template.extra_headers,
-    }
+    key = template.api_key or ""
+    headers = HiddenValues({"Content-Type": "application/json", "api-key": key, **template.extra_headers})
     data = template.config.transform_request(
         model=template.model,
         messages=messages,
@@ -338,8 +338,8 @@ _OPENAI_ROUTES = """
     baseten bigmodel cerebras charity_engine chutes codestral dashscope databricks deepinfra deepseek edenai
     featherless_ai fireworks_ai friendliai galadriel github groq helicone heroku hosted_vllm hyperbolic
     inception lambda_ai llamafile lm_studio meta_llama minimax mistral moonshot morph nebius novita nscale
-    nvidia_nim ovhcloud perplexity poe publicai sambanova synthetic together_ai vercel_ai_gateway volcengine wandb xai
-    xiaomi_mimo zai
+    nvidia_nim ovhcloud perplexity poe publicai sambanova synthetic together_ai vercel_ai_gateway volcengine
+    wandb xai xiaomi_mimo zai
     """.split()  # noqa: SIM905  # names are read better so
 
 DIALECTS: Mapping[str, Dialect] = {

@@ -2,15 +2,17 @@
 
 import copyreg
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from enum import Enum
 from typing import Any
 
 import httpx
 
+from agentless.credentials import shown_url
 from agentless.llm import reaches, wire
 from agentless.llm.importing import load
 from agentless.llm.retries import status_of
-
-_SHORTEST_SECRET = 4  # a shorter one is a placeholder, and part of many words
+from agentless.llm.secrets import of_proxies, usable, without
 
 
 def as_litellm(error: Exception, request: Mapping[str, Any]) -> Exception:
@@ -31,8 +33,12 @@ def as_litellm(error: Exception, request: Mapping[str, Any]) -> Exception:
 
 
 def redact(error: BaseException, secrets: Iterable[str]) -> None:
-    """Take `secrets` out of an exception and of all that are behind it: a service may echo the key."""
-    words = [secret for secret in secrets if len(secret) >= _SHORTEST_SECRET]
+    """Take `secrets` out of an exception and of all that are behind it: a service may echo the key.
+
+    Requests and responses are replaced by bare ones: those of clients lead to headers, connections and
+    proxies. What else an SDK's exception holds becomes its text.
+    """
+    cleaner = _Cleaner((*usable(secrets), *of_proxies()))
     seen: set[int] = set()
     todo: list[BaseException | None] = [error]
     while todo:
@@ -40,45 +46,81 @@ def redact(error: BaseException, secrets: Iterable[str]) -> None:
         if link is None or id(link) in seen:
             continue
         seen.add(id(link))
-        link.args = tuple(_shown_without(value, words) for value in link.args)
+        link.args = tuple(map(cleaner.clean, link.args))
         for name, value in list(vars(link).items()):
-            if isinstance(value, httpx.Response):
-                _redact_response(value, words)
-            elif isinstance(value, BaseException):  # litellm's `original_exception`
-                todo.append(value)
-            elif isinstance(value, (str, bytes, dict, list, tuple, httpx.Headers)):
-                setattr(link, name, _without(value, words))
-        todo += [link.__cause__, link.__context__]
+            if name not in _SAMPLES:
+                with suppress(AttributeError):  # a property over another name
+                    setattr(link, name, cleaner.clean(value))
+        todo += [*cleaner.exceptions, link.__cause__, link.__context__]
 
 
-def _shown_without(value: Any, words: list[str]) -> Any:
-    """An exception's argument; one whose text would show a secret (aiohttp's request) becomes that text."""
-    value = _without(value, words)
-    text = repr(value)
-    return _without(text, words) if any(word in text for word in words) else value
+_SAMPLES = frozenset({"texts", "trajectories", "usage"})
+"""What an error of ours hands over of the replies: as it came."""
 
 
-def _without(value: Any, words: list[str]) -> Any:
-    for word in words:
+class _Cleaner:
+    """Makes values that show no secret; exceptions among them are collected, and stay."""
+
+    def __init__(self, words: tuple[str, ...]) -> None:
+        self._words = words
+        self.exceptions: list[BaseException] = []
+
+    def clean(self, value: Any) -> Any:
+        if value is None or isinstance(value, bool | int | float | type | Enum):
+            return value
         if isinstance(value, str):
-            value = value.replace(word, "[redacted]")
-        elif isinstance(value, bytes):
-            value = value.replace(word.encode(), b"[redacted]")
-    if isinstance(value, httpx.Headers):
-        return httpx.Headers([(name, _without(text, words)) for name, text in value.multi_items()])
-    if isinstance(value, dict):
-        return {key: _without(item, words) for key, item in value.items()}
-    if type(value) in {list, tuple}:
-        return type(value)(_without(item, words) for item in value)
-    return value
+            return self._text(value)
+        if isinstance(value, bytes):
+            return self._bytes(value)
+        if isinstance(value, BaseException):
+            self.exceptions.append(value)
+            return value
+        if type(value) in {list, tuple, set, frozenset}:
+            return type(value)(map(self.clean, value))
+        if isinstance(value, dict):
+            return {self.clean(key): self.clean(item) for key, item in value.items()}
+        return self._client_s(value)
 
+    def _client_s(self, value: Any) -> Any:
+        """What httpx and its like make, by the names of their classes: there are several such libraries."""
+        kind = type(value).__name__
+        if kind == "Headers":
+            return type(value)([(name, self._text(text)) for name, text in value.multi_items()])
+        if kind == "Request" and hasattr(value, "url"):
+            return type(value)(value.method, self._address(value.url))
+        if kind == "Response" and hasattr(value, "status_code"):
+            return self._response(value)
+        if kind == "URL":
+            return type(value)(self._address(value))
+        return self._text(repr(value))
 
-def _redact_response(response: httpx.Response, words: list[str]) -> None:
-    content = getattr(response, "_content", None)
-    if isinstance(content, bytes):
-        response._content = _without(content, words)  # noqa: SLF001  # httpx has no setter
-        response.__dict__.pop("_text", None)
-    response.headers = _without(response.headers, words)
+    def _response(self, response: Any) -> Any:
+        content = getattr(response, "_content", b"")
+        headers = [
+            (name, self._text(text))
+            for name, text in response.headers.multi_items()
+            if name.lower() not in {"content-encoding", "transfer-encoding", "set-cookie"}
+        ]
+        request = getattr(response, "_request", None)
+        twin = type(response)(
+            response.status_code,
+            headers=headers,
+            content=self._bytes(content) if isinstance(content, bytes) else b"",
+            request=None if request is None else self.clean(request),
+        )
+        twin.history = []
+        return twin
+
+    def _address(self, url: Any) -> str:
+        return self._text(shown_url(str(url)) or "")
+
+    def _text(self, text: str) -> str:
+        return without(text, self._words)
+
+    def _bytes(self, text: bytes) -> bytes:
+        for word in self._words:
+            text = text.replace(word.encode(errors="surrogatepass"), b"[redacted]")
+        return text
 
 
 def _wire_fault(error: BaseException) -> BaseException:

@@ -19,7 +19,7 @@ from typing import Any
 import httpx
 
 from agentless.errors import UnsupportedLitellmError
-from agentless.llm import bridge, reaches, watch, wire
+from agentless.llm import bridge, reaches, secrets, watch, wire
 from agentless.llm.tokens import load_tables
 
 # Set around the import and taken back after it. The cost map is else fetched from the network at import
@@ -263,6 +263,7 @@ def _set_up(litellm: Any) -> None:
         # Command R with a tokenizer that it downloads: on the loop, 23-46 s where the host is out of reach.
         litellm.disable_hf_tokenizer_download = True
     let_errors_travel()
+    secrets.watch_logs()
     watch.set_up()
     reaches.AIOHTTP_END.replace(_in_silence)
     _is_tested = watch.warn_of_version()
@@ -308,7 +309,7 @@ _graveyard: list[Any] = []
 
 def _forget_clients() -> None:
     """In a forked child: the parent's connections are not ours to use, nor to close."""
-    global _lock, _warming, _client  # another thread of the parent may have held them
+    global _lock, _warming, _client  # noqa: PLW0603  # another thread of the parent may have held them
     _lock, _warming = threading.Lock(), asyncio.Lock()
     _graveyard.append(_client)
     _client = None

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from agentless.config import Credentials, ModelSettings
-from agentless.llm import providers
+from agentless.llm import providers, secrets
 from agentless.llm.capabilities import Capabilities
 from agentless.llm.ledger import Ledger
 from agentless.llm.messages import prepare
@@ -92,6 +92,7 @@ class Orders:
         self._logger = logger
         self._settings = settings
         self._credentials: Credentials = providers.resolve_credentials(settings, model=key)
+        secrets.remember(self._credentials.secrets())
         self._is_embedded = providers.provider_of(settings).embedded
         self._lock = threading.Lock()
         self._variants: dict[Any, Variant] = {}

@@ -5,12 +5,11 @@ Pure but for the environment variables that `resolve_credentials` reads. What a 
 in `options`. Nothing here imports litellm.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from agentless.credentials import Credentials
+from agentless.credentials import Credentials, HiddenValues, check_key, hidden_url, look_up
 from agentless.errors import ConfigError, CredentialError, Problem
 from agentless.frozen import thaw
 from agentless.llm.capabilities import Capabilities, resolve
@@ -100,11 +99,10 @@ def resolve_credentials(
         CredentialError: A variable or a key is not set.
     """
     seller = provider_of(settings)
-    variables = os.environ if environ is None else environ
-    given = settings.resolve(model=model, environ=variables)
-    url = given.base_url or _first(variables, seller.base_url_variables)
+    given = settings.resolve(model=model, environ=environ)
+    url = given.base_url or _first(seller.base_url_variables, environ)[1]
     return Credentials(
-        api_key=given.api_key or _key(seller, variables, model, also),
+        api_key=given.api_key or _key(seller, model, also, environ),
         base_url=None if url is None else normalised_url(url, seller),
         api_version=given.api_version,
         extra_headers=given.extra_headers,
@@ -127,7 +125,7 @@ def normalised_url(url: str, provider: Provider) -> str:
         path = path.removesuffix("/v1")
     elif not path and provider.url_path:
         path = provider.url_path
-    return urlunsplit(parts._replace(path=path))
+    return hidden_url(urlunsplit(parts._replace(path=path)))
 
 
 def build_request(
@@ -176,7 +174,9 @@ def build_request(
         request["stream"] = True
     if settings.extra_body:
         extra = thaw(settings.extra_body)
-        request.update(extra if find_route(route_name).spreads_extra_body else {"extra_body": extra})
+        request.update(
+            extra if find_route(route_name).spreads_extra_body else {"extra_body": HiddenValues(extra)}
+        )
     if credentials is not None:
         request.update(_access(credentials, seller))
     if allowed := _allowed(request, capabilities, route_name):
@@ -202,7 +202,7 @@ def _access(credentials: Credentials, seller: Provider) -> dict[str, Any]:
         "api_key": credentials.api_key,
         "api_base": credentials.base_url and normalised_url(credentials.base_url, seller),
         "api_version": credentials.api_version,
-        "extra_headers": dict(credentials.extra_headers),
+        "extra_headers": HiddenValues(credentials.extra_headers),
     }
     return {name: value for name, value in access.items() if value}
 
@@ -220,13 +220,15 @@ def _allowed(request: Mapping[str, Any], capabilities: Capabilities, route_name:
     return sorted(allowed)
 
 
-def _key(seller: Provider, variables: Mapping[str, str], model: str, also: Sequence[str]) -> str | None:
-    found = _first(variables, (*seller.key_variables, *also))
+def _key(seller: Provider, model: str, also: Sequence[str], environ: Mapping[str, str] | None) -> str | None:
+    variable, found = _first((*seller.key_variables, *also), environ)
     if found is not None:
+        where = f"models.{model}: the environment variable {variable}"
+        check_key(found, ("api_key",), where=where, model=model)
         return found
     if not seller.needs_key:
         return seller.placeholder_key
-    if _first(variables, seller.other_credentials) is not None:
+    if _first(seller.other_credentials, environ)[1] is not None:
         return None
     first, *others = (*seller.key_variables, *also)
     instead = f" (nor is {' or '.join(others)})" if others else ""
@@ -238,6 +240,9 @@ def _key(seller: Provider, variables: Mapping[str, str], model: str, also: Seque
     )
 
 
-def _first(variables: Mapping[str, str], names: Sequence[str]) -> str | None:
-    values = (variables.get(name, "").strip() for name in names)
-    return next((value for value in values if value), None)
+def _first(names: Sequence[str], environ: Mapping[str, str] | None) -> tuple[str, str] | tuple[None, None]:
+    """The first of these variables that is set, and its text."""
+    for name in names:
+        if value := look_up(name, environ):
+            return name, value
+    return None, None

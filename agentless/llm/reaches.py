@@ -101,7 +101,7 @@ AIOHTTP_END = Reach(
 EXCEPTIONS = Reach(
     "its exceptions' classes",
     ("litellm.exceptions:LITELLM_EXCEPTION_TYPES", "litellm:LITELLM_EXCEPTION_TYPES"),
-    "whatever is an exception in litellm.exceptions is taken",
+    "whatever is an exception in litellm.exceptions is taken, as it is anyway",
 )
 
 _BY_LITELLM = "everything goes by the litellm door"
@@ -223,12 +223,10 @@ CLIENT_SETTINGS = (
 
 
 def exceptions() -> list[type[Exception]]:
-    """Those of litellm."""
-    known: list[type[Exception]] | None = EXCEPTIONS.find()
-    if known is not None:
-        return list(known)
+    """Those of litellm: more than the list of its types, which lacks what a stream of some routes raises."""
     module = importlib.import_module("litellm.exceptions")
-    return [kind for kind in vars(module).values() if isinstance(kind, type) and issubclass(kind, Exception)]
+    kinds = {*(EXCEPTIONS.find() or ()), *(each for each in vars(module).values() if isinstance(each, type))}
+    return [kind for kind in kinds if issubclass(kind, Exception) and kind.__module__ == module.__name__]
 
 
 def version() -> str:

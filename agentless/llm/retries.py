@@ -8,7 +8,7 @@ retryable 500s although nothing was sent.
 import json
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import Enum
@@ -25,6 +25,7 @@ class Kind(Enum):
 
     UNSENT = "nothing was sent"
     REFUSED = "the service refused the request"
+    REDIRECTED = "the service redirects to another address"
     CONNECTION = "the connection failed"
     DEADLINE = "the deadline passed"
     MALFORMED = "the reply could not be read"
@@ -49,8 +50,8 @@ class Fault:
 
     kind: Kind
     status: int | None = None
-    headers: Mapping[str, str] | None = None
-    body: str = ""
+    headers: Mapping[str, str] | None = field(default=None, repr=False)
+    body: str = field(default="", repr=False)  # a service may quote the key
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,7 @@ class Decision:
 
 _BY_KIND = {
     Kind.UNSENT: Verdict.FINAL,
+    Kind.REDIRECTED: Verdict.FINAL,
     Kind.CONNECTION: Verdict.RETRY,
     Kind.DEADLINE: Verdict.RETRY,
     Kind.MALFORMED: Verdict.RETRY,
@@ -166,6 +168,7 @@ _REMEDIES = {
 
 _REMEDY_BY_KIND = {
     Kind.UNSENT: "Nothing was sent: check the settings that the message names.",
+    Kind.REDIRECTED: "Nothing was sent there: if that is your service, set base_url to its address.",
     Kind.DEADLINE: "Raise timeout (stream_timeout for whole streams), or set stream = true for long replies.",
     Kind.CONNECTION: "Check base_url and the network.",
 }

@@ -8,7 +8,9 @@ httpx, so a transport of ours under its clients sees what really happened, whate
 - status, headers and the body of a refusal are kept for the retry decision;
 - in a stream of server-sent events, a corrupt event and an error event end the stream with an exception
   exactly where they stand, and each well-formed event is reported (deadlines count those, not bytes);
-- the response can be closed at once, whatever litellm's layers above do.
+- the response can be closed at once, whatever litellm's layers above do;
+- a redirect is a failure: nothing goes to another address, where httpx would send key, headers and prompt;
+- a request that has gone out keeps neither key nor headers, since errors, logs and replies hold it.
 
 Requests outside an attempt (an application's own use of litellm) pass through untouched.
 """
@@ -17,9 +19,11 @@ import asyncio
 import contextvars
 from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any, cast
+from urllib.parse import urljoin
 
 import httpx
 
+from agentless.credentials import HiddenURL, shown_url
 from agentless.llm.bodies import (
     CorruptEventError,
     ErrorEventError,
@@ -29,11 +33,13 @@ from agentless.llm.bodies import (
     has_event_lines,
 )
 from agentless.llm.connections import Connections
+from agentless.llm.secrets import remember_address
 
 __all__ = [
     "CorruptEventError",
     "ErrorEventError",
     "Exchange",
+    "RedirectFault",
     "SecondRequestError",
     "TruncatedStreamError",
     "WatchedTransport",
@@ -51,6 +57,17 @@ _KEPT_BYTES = 65_536
 
 class SecondRequestError(WireFault):
     """Something below us tried to send an attempt's request again."""
+
+
+class RedirectFault(WireFault):
+    """The service says to send the request elsewhere (3xx), which is not done."""
+
+    def __init__(self, status: int, address: str, location: str | None) -> None:
+        points = f"redirects to {location}" if location else "redirects, without saying where to"
+        super().__init__(f"HTTP {status}: {address} {points}")
+        self.status = status
+        self.address = address
+        self.location = location
 
 
 class Exchange:
@@ -85,9 +102,11 @@ class Exchange:
         Raises:
             httpx.TransportError: the first request's own failure, or `SecondRequestError`.
         """
+        if isinstance(self.failure, RedirectFault):
+            raise self.failure
         if request.method != "POST":
             return  # a poll or a look-up, not a completion
-        address = str(request.url)
+        address = HiddenURL(request.url)
         if address in self._addresses:
             raise self.failure or SecondRequestError("a second request within one attempt was not sent")
         self._addresses.add(address)
@@ -168,6 +187,9 @@ class WatchedTransport(httpx.AsyncBaseTransport):
 
     def __init__(self, **options: Any) -> None:
         """Take the options of `httpx.AsyncHTTPTransport`, apart from `limits`."""
+        if isinstance(proxy := options.get("proxy"), str):
+            options["proxy"] = proxy = HiddenURL(proxy)
+            remember_address(proxy)
         # By this name litellm finds out whether a client that it has put away is still in use.
         self._pool = Connections(**options)
 
@@ -181,17 +203,23 @@ class WatchedTransport(httpx.AsyncBaseTransport):
         exchange = current.get()
         if exchange is None:
             return await self._pool.handle_async_request(request)
-        return await self.send(request, exchange)
+        try:
+            return await self.send(request, exchange)
+        finally:
+            _strip(request)
 
     async def send(self, request: httpx.Request, exchange: Exchange) -> httpx.Response:
         """Send `request` for the attempt of `exchange`, if that admits it."""
-        exchange.admit(request)
-        request.extensions["trace"] = exchange.trace
         try:
+            exchange.admit(request)
+            request.extensions["trace"] = exchange.trace
             response = await self._pool.handle_async_request(request)
+            await _refuse_redirect(request, response, exchange)
         except Exception as error:
             exchange.failure = error
             raise
+        finally:
+            _strip(request)
         exchange.note_response(response)
         # On a refusal the OpenAI SDK else waits and sends again where litellm loses `max_retries=0`.
         response.headers["x-should-retry"] = "false"
@@ -200,3 +228,55 @@ class WatchedTransport(httpx.AsyncBaseTransport):
     async def aclose(self) -> None:
         """Close every connection."""
         await self._pool.aclose()
+
+
+def _is_redirect(request: httpx.Request, response: httpx.Response) -> bool:
+    """Claims that the response sends on a request that has more in it than anybody may see."""
+    if response.status_code not in _REDIRECTS:
+        return False
+    # What litellm looks up for a prompt, such as an image, goes without a key and may be elsewhere.
+    return request.method == "POST" or not request.headers.keys() <= _PUBLIC_HEADERS
+
+
+async def _refuse_redirect(request: httpx.Request, response: httpx.Response, exchange: Exchange) -> None:
+    if not _is_redirect(request, response):
+        return
+    await response.aclose()
+    exchange.status, exchange.headers = response.status_code, response.headers
+    address = HiddenURL(request.url)
+    target = _target(address, response.headers.get("location"))
+    raise RedirectFault(response.status_code, shown_url(address) or "", target and target[:_SHOWN_CHARACTERS])
+
+
+def _target(address: str, location: str | None) -> str | None:
+    try:
+        return location and shown_url(urljoin(address, location))
+    except ValueError:  # no address
+        return "an address that cannot be read"
+
+
+_REDIRECTS = range(300, 400)
+_SHOWN_CHARACTERS = 500
+_PUBLIC_HEADERS = frozenset(
+    {
+        "accept",
+        "accept-encoding",
+        "connection",
+        "content-length",
+        "content-type",
+        "host",
+        "transfer-encoding",
+        "user-agent",
+    }
+)
+
+
+def _strip(request: httpx.Request) -> None:
+    """Take out of a request that has gone out what may be a key; its address stays, its query does not."""
+    kept = [(name, text) for name, text in request.headers.multi_items() if name.lower() in _PUBLIC_HEADERS]
+    request.headers = type(request.headers)(kept)
+    address = str(request.url)
+    shown = shown_url(address)
+    if shown is not None and shown != address:
+        request.url = type(request.url)(shown)
+    request.extensions = {}  # `trace` leads to the attempt, and to its request as it was

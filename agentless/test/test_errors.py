@@ -22,6 +22,7 @@ from agentless.errors import (
     EmptyReplyError,
     Problem,
     PromptTooLongError,
+    RedirectError,
     SamplesIncompleteError,
     StreamInterruptedError,
     UnknownModelError,
@@ -62,6 +63,16 @@ EXAMPLES: list[tuple[AgentlessError, type[BaseException]]] = [
             "cut", index=1, texts={1: "Hel"}, usage=no_usage(), trajectories={0: TRAJECTORY}
         ),
         ConnectionError,
+    ),
+    (
+        RedirectError(
+            "m: HTTP 307: http://a redirects to http://b",
+            model="m",
+            status=307,
+            address="http://a",
+            location="http://b",
+        ),
+        RuntimeError,
     ),
     (DeadlineExceededError("late", seconds=2.0), TimeoutError),
     (BudgetExceededError("spent", spent=1.5, reserved=0.25, asked=0.5), RuntimeError),

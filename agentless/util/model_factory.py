@@ -4,6 +4,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from agentless.config import BudgetSettings, Config
+from agentless.credentials import hide_keys
 from agentless.errors import UnknownModelError
 from agentless.llm.ledger import Ledger
 from agentless.logs import configure_logging
@@ -68,6 +69,7 @@ class ModelFactory:
             CredentialError: a key or an `env:` variable is not set.
             UnsupportedFeatureError: with `drop_params = false`, the model cannot do what was set.
         """
+        overrides = hide_keys(overrides)
         key = self.config.default_model if name is None else name
         models = self.config.models
         if key not in models:
