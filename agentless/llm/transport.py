@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import httpx
 
-from agentless.llm import bridge, direct, importing, litellm_door, wire
+from agentless.llm import bridge, direct, importing, litellm_door, secrets, wire
 from agentless.llm.replies import Event
 from agentless.llm.retries import status_of
 
@@ -129,7 +129,8 @@ async def _post(written: _Written, exchange: wire.Exchange) -> httpx.Response:
     if not exchange.has_events:
         await response.aread()
     if not response.is_success and not direct.is_length_reply(response):
-        raise written.template.error(response.status_code, response.text, response.headers)
+        text = secrets.redacted(response.text)
+        raise written.template.error(response.status_code, text, response.headers)
     return response
 
 
@@ -146,7 +147,7 @@ def _read_whole(template: direct.Template, response: httpx.Response) -> list[Eve
         raise importing.load().APIError(
             status_code=response.status_code,
             message=f"the reply of {response.request.url} cannot be read ({error}); check base_url: "
-            f"{response.text[:_SHOWN]!r}",
+            f"{secrets.redacted(response.text)[:_SHOWN]!r}",
             llm_provider=template.provider,
             model=template.model,
         ) from error
@@ -155,7 +156,7 @@ def _read_whole(template: direct.Template, response: httpx.Response) -> list[Eve
 def _error_in(response: httpx.Response) -> dict[str, Any] | None:
     """The error that a service tells with a good status."""
     try:
-        body = json.loads(response.content)
+        body = json.loads(secrets.redacted(response.text))
     except ValueError:
         return None
     error = body.get("error") if isinstance(body, dict) else None

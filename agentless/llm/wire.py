@@ -271,9 +271,14 @@ _PUBLIC_HEADERS = frozenset(
 )
 
 
+def _is_public(name: str) -> bool:
+    # The OpenAI SDK finds in its own what it has promised its caller to return.
+    return name in _PUBLIC_HEADERS or name.startswith("x-stainless-")
+
+
 def _strip(request: httpx.Request) -> None:
     """Take out of a request that has gone out what may be a key; its address stays, its query does not."""
-    kept = [(name, text) for name, text in request.headers.multi_items() if name.lower() in _PUBLIC_HEADERS]
+    kept = [(name, text) for name, text in request.headers.multi_items() if _is_public(name.lower())]
     request.headers = type(request.headers)(kept)
     address = str(request.url)
     shown = shown_url(address)

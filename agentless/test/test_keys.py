@@ -28,6 +28,7 @@ from agentless.errors import (
     RedirectError,
     StreamInterruptedError,
 )
+from agentless.llm import importing
 from agentless.llm.codegen import CodegenModel
 from agentless.llm.importing import load
 from agentless.loopback import Loopback, faults
@@ -348,6 +349,7 @@ def forget_clients() -> None:
     litellm = load()
     litellm.in_memory_llm_clients_cache.flush_cache()
     vars(litellm).pop("module_level_aclient", None)
+    importing._client = None
 
 
 @pytest.mark.parametrize("provider", ["openai", "anthropic", "mistral"])
