@@ -2,8 +2,7 @@
 
 In settings a key is a `Secret`. It is looked up in the environment only when a model is made, because a
 config lists many models and a user holds few of their keys. From there to the wire it is a `Hidden`: a `str`
-to whoever sends it, and a row of stars to whoever prints what holds it (a traceback with its local variables,
-a dict of arguments).
+to whoever sends it, and a row of stars to whoever prints what holds it, such as a traceback's variables.
 """
 
 import os
@@ -71,7 +70,8 @@ class HiddenValues(dict[str, Any]):
 
 def hidden_url(url: str) -> str:
     """The address, hidden where there may be a key in it."""
-    return url if shown_url(url) == url else HiddenURL(url)
+    plain = str(url)
+    return plain if shown_url(plain) == plain else HiddenURL(plain)
 
 
 def hide_keys(table: Any) -> Any:
@@ -235,14 +235,8 @@ def resolve(
 def check_key(text: str, path: tuple[str, ...], *, where: str, model: str) -> None:
     """Refuse what no service takes for a key, or for a header's value, before it costs a request.
 
-    Args:
-        text: The key, the header's value or the setting.
-        path: The way to the setting within its table.
-        where: What the error begins with: the setting, and the variable it was read from.
-        model: The config's name of the model, for the error.
-
     Raises:
-        CredentialError: The text is not shown, only what is wrong with it and what to do.
+        CredentialError: It begins with `where`; the text is not shown, only what to do about it.
     """
     fault = key_fault(text, is_key=path[:1] == ("api_key",))
     if fault and path != ("base_url",):

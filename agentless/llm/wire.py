@@ -322,9 +322,14 @@ _PUBLIC_HEADERS = frozenset(
 )
 
 
+def _is_public(name: str) -> bool:
+    # By its own headers the openai SDK knows, when the response has come, in which form it was asked for.
+    return name in _PUBLIC_HEADERS or "stainless" in name
+
+
 def _strip(request: httpx.Request) -> None:
     """Take out of a request that has gone out what may be a key; its address stays, its query does not."""
-    kept = [(name, text) for name, text in request.headers.multi_items() if name.lower() in _PUBLIC_HEADERS]
+    kept = [(name, text) for name, text in request.headers.multi_items() if _is_public(name.lower())]
     request.headers = type(request.headers)(kept)
     address = str(request.url)
     shown = shown_url(address)
