@@ -76,9 +76,7 @@ def hidden_url(url: str) -> str:
 
 def hide_keys(table: Any) -> Any:
     """A copy of what was read from a file or given as settings, with hidden texts where keys belong."""
-    if not isinstance(table, Mapping):
-        return table
-    return {name: _hide(name, value) for name, value in table.items()}
+    return {name: _hide(name, each) for name, each in table.items()} if isinstance(table, Mapping) else table
 
 
 def _hide(name: Any, value: Any) -> Any:
@@ -86,11 +84,8 @@ def _hide(name: Any, value: Any) -> Any:
         return {header: Hidden(text) if _is_plain(text) else text for header, text in value.items()}
     if name == "extra_body" and isinstance(value, Mapping):
         return HiddenValues(value)
-    if name == "api_key" and _is_plain(value):
-        return Hidden(value)
-    if name == "base_url" and _is_plain(value):
-        return HiddenURL(value)
-    return hide_keys(value)
+    kind = {"api_key": Hidden, "base_url": HiddenURL}.get(name)
+    return kind(value) if kind is not None and _is_plain(value) else hide_keys(value)
 
 
 def _is_plain(text: Any) -> bool:
