@@ -2,8 +2,7 @@
 
 In settings a key is a `Secret`. It is looked up in the environment only when a model is made, because a
 config lists many models and a user holds few of their keys. From there to the wire it is a `Hidden`: a `str`
-to whoever sends it, and a row of stars to whoever prints what holds it (a traceback with its local variables,
-a dict of arguments).
+to whoever sends it, and a row of stars to whoever prints what holds it, such as a traceback's variables.
 """
 
 import os
@@ -71,14 +70,13 @@ class HiddenValues(dict[str, Any]):
 
 def hidden_url(url: str) -> str:
     """The address, hidden where there may be a key in it."""
-    return url if shown_url(url) == url else HiddenURL(url)
+    plain = str(url)
+    return plain if shown_url(plain) == plain else HiddenURL(plain)
 
 
 def hide_keys(table: Any) -> Any:
     """A copy of what was read from a file or given as settings, with hidden texts where keys belong."""
-    if not isinstance(table, Mapping):
-        return table
-    return {name: _hide(name, value) for name, value in table.items()}
+    return {name: _hide(name, each) for name, each in table.items()} if isinstance(table, Mapping) else table
 
 
 def _hide(name: Any, value: Any) -> Any:
@@ -86,11 +84,8 @@ def _hide(name: Any, value: Any) -> Any:
         return {header: Hidden(text) if _is_plain(text) else text for header, text in value.items()}
     if name == "extra_body" and isinstance(value, Mapping):
         return HiddenValues(value)
-    if name == "api_key" and _is_plain(value):
-        return Hidden(value)
-    if name == "base_url" and _is_plain(value):
-        return HiddenURL(value)
-    return hide_keys(value)
+    kind = {"api_key": Hidden, "base_url": HiddenURL}.get(name)
+    return kind(value) if kind is not None and _is_plain(value) else hide_keys(value)
 
 
 def _is_plain(text: Any) -> bool:
@@ -235,14 +230,8 @@ def resolve(
 def check_key(text: str, path: tuple[str, ...], *, where: str, model: str) -> None:
     """Refuse what no service takes for a key, or for a header's value, before it costs a request.
 
-    Args:
-        text: The key, the header's value or the setting.
-        path: The way to the setting within its table.
-        where: What the error begins with: the setting, and the variable it was read from.
-        model: The config's name of the model, for the error.
-
     Raises:
-        CredentialError: The text is not shown, only what is wrong with it and what to do.
+        CredentialError: It begins with `where`; the text is not shown, only what to do about it.
     """
     fault = key_fault(text, is_key=path[:1] == ("api_key",))
     if fault and path != ("base_url",):

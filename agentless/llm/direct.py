@@ -34,6 +34,10 @@ class WireRequest:
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
 
+    def to_httpx(self) -> httpx.Request:
+        """A fresh one for one attempt; made here, so that no frame which waits holds the headers."""
+        return httpx.Request("POST", self.url, headers=dict(self.headers), content=self.body)
+
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
@@ -245,6 +249,8 @@ def _by_class(
         data = {**data, **extra_body}
     if template.streams and config.supports_stream_param_in_request_body:
         data["stream"] = True
+    elif not template.streams:
+        data.pop("stream", None)
     return url, headers, data
 
 

@@ -14,6 +14,7 @@ import httpx
 
 from agentless.llm import importing, litellm_replies, reaches, watch, wire
 from agentless.llm.replies import Event
+from agentless.llm.routes import find_route
 
 # One value for all: litellm builds a new OpenAI client for each distinct time-out, and its time-out is
 # per read. Deadlines are kept outside, in attempts.py.
@@ -67,10 +68,18 @@ async def _complete(arguments: Mapping[str, Any], exchange: wire.Exchange) -> An
     quiet = is_internal_call.set(not _has_callbacks(litellm))
     try:
         with importing.no_warnings((route, frozenset(arguments))):
-            return await litellm.acompletion(**arguments, **_retries(route), timeout=_NO_TIMEOUT)
+            return await litellm.acompletion(**_spread(arguments), **_retries(route), timeout=_NO_TIMEOUT)
     finally:
         is_internal_call.reset(quiet)
         wire.current.reset(watched)
+
+
+def _spread(arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The arguments, with `extra_body` among them where litellm writes it into the body under that very name."""
+    if "extra_body" not in arguments or not find_route(_route(arguments)).spreads_extra_body:
+        return arguments
+    rest = {name: value for name, value in arguments.items() if name != "extra_body"}
+    return {**rest, **arguments["extra_body"]}
 
 
 def _route(arguments: Mapping[str, Any]) -> str:

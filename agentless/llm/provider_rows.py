@@ -293,8 +293,8 @@ LITELLM_ONLY: frozenset[str] = frozenset(
     manus maritalk meta meta_llama microsoft_365_copilot minimax modelscope morph nadir nano-gpt nebius
     neosantara nlp_cloud novita nscale oci oobabooga openai_like opencode_go openinfer ovhcloud parasail
     petals pinstripes poe predibase prism publicai qwen_ai_platform qwencloud ragflow refuseless reka
-    replicate sail sap sarvam scaleway scx-ai snowflake streamlake synthetic tencent tensormesh triton v0
-    veniceai vercel_ai_gateway volcengine wally wandb watsonx xiaomi_mimo xinference zerogpu
+    replicate sail sap sarvam scaledown scaleway scx-ai snowflake streamlake synthetic tencent tensormesh
+    triton v0 veniceai vercel_ai_gateway volcengine wally wandb watsonx xiaomi_mimo xinference zerogpu
     """.split()  # noqa: SIM905 - a hundred names are read better so
 )
 """litellm's other providers of chat models (1.105.3 to 1.110.2): known to it, without a row here."""

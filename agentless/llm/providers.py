@@ -173,10 +173,7 @@ def build_request(
     if stream:
         request["stream"] = True
     if settings.extra_body:
-        extra = thaw(settings.extra_body)
-        request.update(
-            extra if find_route(route_name).spreads_extra_body else {"extra_body": HiddenValues(extra)}
-        )
+        request["extra_body"] = HiddenValues(thaw(settings.extra_body))
     if credentials is not None:
         request.update(_access(credentials, seller))
     if allowed := _allowed(request, capabilities, route_name):

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import httpx
 
 from agentless.llm import bridge, direct, importing, litellm_door, secrets, wire
-from agentless.llm.replies import Event
+from agentless.llm.replies import Event, UnreadableError
 from agentless.llm.retries import status_of
 
 _SHOWN = 200  # characters of a reply that cannot be read
@@ -122,9 +122,8 @@ async def stream(plan: Plan, exchange: wire.Exchange) -> AsyncGenerator[Event, N
 
 async def _post(written: _Written, exchange: wire.Exchange) -> httpx.Response:
     """A good reply's response; all of it has come, unless it is a stream of events."""
-    what = written.request
-    request = httpx.Request("POST", what.url, headers=dict(what.headers), content=what.body)
-    response = await importing.transport_to(what.url).send(request, exchange)
+    request = written.request.to_httpx()
+    response = await importing.transport_to(written.request.url).send(request, exchange)
     response.request = request
     if not exchange.has_events:
         await response.aread()
@@ -137,20 +136,23 @@ async def _post(written: _Written, exchange: wire.Exchange) -> httpx.Response:
 def _read_whole(template: direct.Template, response: httpx.Response) -> list[Event]:
     if not response.is_success:
         return [Event(finish_reason="length")]
+    why = "it is no JSON"
     try:
         return template.dialect.format.read_whole(json.loads(response.content))
-    except ValueError as error:
-        said = _error_in(response)
-        if said is not None:
-            text = json.dumps({"error": said})
-            raise template.error(status_of(said), text, response.headers) from error
-        raise importing.load().APIError(
-            status_code=response.status_code,
-            message=f"the reply of {response.request.url} cannot be read ({error}); check base_url: "
-            f"{secrets.redacted(response.text)[:_SHOWN]!r}",
-            llm_provider=template.provider,
-            model=template.model,
-        ) from error
+    except UnreadableError as error:
+        why = secrets.redacted(str(error))
+    except ValueError:
+        pass
+    # Raised here, outside: an exception's frames hold the body, in which a service may echo the key.
+    if (said := _error_in(response)) is not None:
+        raise template.error(status_of(said), json.dumps({"error": said}), response.headers)
+    raise importing.load().APIError(
+        status_code=response.status_code,
+        message=f"the reply of {response.request.url} cannot be read, {why}; check base_url: "
+        f"{secrets.redacted(response.text)[:_SHOWN]!r}",
+        llm_provider=template.provider,
+        model=template.model,
+    )
 
 
 def _error_in(response: httpx.Response) -> dict[str, Any] | None:

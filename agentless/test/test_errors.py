@@ -27,6 +27,8 @@ from agentless.errors import (
     StreamInterruptedError,
     UnknownModelError,
     UnsupportedFeatureError,
+    UnsupportedLitellmError,
+    UnwatchedReplyError,
 )
 from agentless.llm import importing
 from agentless.llm.trajectory import Trajectory, no_usage
@@ -52,6 +54,8 @@ EXAMPLES: list[tuple[AgentlessError, type[BaseException]]] = [
     (UnsupportedFeatureError("no tools", model="m", option="tools"), ValueError),
     (PromptTooLongError("9 > 8", prompt_tokens=9, max_input_tokens=8), ValueError),
     (EmptyReplyError("nothing came"), RuntimeError),
+    (UnsupportedLitellmError("not ours", version="1.999.0", supported=">=1.105.3"), RuntimeError),
+    (UnwatchedReplyError("not seen"), RuntimeError),
     (
         SamplesIncompleteError(
             "1 of 2", trajectories={0: TRAJECTORY}, failures={1: DeadlineExceededError("late", seconds=2.0)}

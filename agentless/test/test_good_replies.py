@@ -64,6 +64,7 @@ NOT_POINTED = {
     "replicate": ELSEWHERE + "api.replicate.com",
     "sagemaker": ELSEWHERE + "runtime.sagemaker.us-east-1.amazonaws.com",
     "sap": NEEDS + "a service key's file",
+    "scaledown": OWN_FORMAT + ", and shortens prompts",
     "triton": OWN_FORMAT,
     "vertex_ai": NEEDS + "the package google-auth",
     "watsonx": NEEDS + "a project's id",
