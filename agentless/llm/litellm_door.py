@@ -75,7 +75,7 @@ async def _complete(arguments: Mapping[str, Any], exchange: wire.Exchange) -> An
 
 
 def _spread(arguments: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The arguments, with `extra_body` among them where litellm writes it into the body under that very name."""
+    """The arguments; `extra_body` among them where litellm writes it into the body under that name."""
     if "extra_body" not in arguments or not find_route(_route(arguments)).spreads_extra_body:
         return arguments
     rest = {name: value for name, value in arguments.items() if name != "extra_body"}

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from agentless.credentials import Credentials
 from agentless.errors import ConfigError, CredentialError, UnsupportedFeatureError
 from agentless.frozen import FrozenDict
+from agentless.llm import litellm_door
 from agentless.llm.messages import prepare
 from agentless.llm.options import effort_word, settle
 from agentless.llm.provider_rows import find_provider
@@ -249,10 +250,13 @@ def test_access() -> None:
 
 
 def test_extra_body_on_anthropic() -> None:
-    """Anthropic's extra fields are arguments of their own: litellm sends extra_body as such a field there."""
+    """Extra fields go out whole; at the litellm door as arguments, which it else sends as one such field."""
     request = request_of("anthropic", "claude-3-haiku-20240307", extra_body={"top_k": 5})
-    assert request["top_k"] == 5
-    assert "extra_body" not in request
+    assert request["extra_body"] == {"top_k": 5}
+    assert litellm_door._spread(request)["top_k"] == 5
+    assert "extra_body" not in litellm_door._spread(request)
+    other = request_of("openai", "gpt-4o", extra_body={"top_k": 5})
+    assert litellm_door._spread(other) is other
 
 
 @pytest.mark.parametrize(

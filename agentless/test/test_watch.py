@@ -34,7 +34,7 @@ def _nothing_said_yet(monkeypatch: pytest.MonkeyPatch) -> None:
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Put litellm's clients on a connection of its own, as after a change that we have not seen."""
     monkeypatch.setattr(litellm_door, "_sends_all", True)
-    monkeypatch.delitem(vars(importing.load()), "module_level_aclient", raising=False)  # some streams are its
+    vars(importing.load()).pop("module_level_aclient", None)  # some streams go by it
     cache = reaches.CLIENTS.find()
     monkeypatch.setattr(cache, "cache_dict", {})
     monkeypatch.setattr(cache, "ttl_dict", {})
@@ -48,6 +48,7 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     reaches.TRANSPORTS.replace(lambda _: staticmethod(make))
     yield
     reaches.TRANSPORTS.replace(lambda _: staticmethod(ours))
+    vars(importing.load()).pop("module_level_aclient", None)
 
     async def close() -> None:  # a stream that is refused is open still
         for transport in made:
