@@ -7,7 +7,7 @@ The way of one call:
       -> sampling                           llm/sampling.py    one prompt -> exactly n
       -> providers.request                  llm/providers.py   settings -> what goes on the wire
       -> attempts                           llm/attempts.py    retries, deadlines, stream contract
-      -> transport                          llm/transport.py   the one door to litellm
+      -> transport                          llm/transport.py   by the direct door, or litellm's
       -> trajectory                         llm/trajectory.py  reply -> plain dicts
 
 Imports point one way: `util` -> `llm` -> `config`, `errors`.

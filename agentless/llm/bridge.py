@@ -15,9 +15,8 @@ import contextvars
 import os
 import queue
 import threading
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager, suppress
-from functools import partial
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 from agentless.llm import exits
@@ -26,7 +25,6 @@ T = TypeVar("T")
 
 _lock = threading.Lock()
 _engine: "Engine | None" = None
-_inline = contextvars.ContextVar("agentless_inline", default=False)
 _MOST_WORKERS = 32
 
 _closers: list[Callable[[], Coroutine[Any, Any, None]]] = []
@@ -80,16 +78,6 @@ async def in_own_thread(work: Callable[[], T]) -> T:
 
     threading.Thread(target=run, name="agentless-tool", daemon=True).start()
     return await future
-
-
-@contextmanager
-def inline(does_not_block: bool) -> Iterator[None]:
-    """Within it, the engine runs its executor's work at once, where that is claimed not to block."""
-    token = _inline.set(does_not_block)
-    try:
-        yield
-    finally:
-        _inline.reset(token)
 
 
 def on_exit(closer: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -235,14 +223,8 @@ class _EngineLoop(asyncio.SelectorEventLoop):
         func: Any,
         *args: Any,
     ) -> "asyncio.Future[Any]":
-        """`func(*args)` in a worker thread, or at once where `inline` says that it does not block."""
+        """`func(*args)` in a worker thread."""
         future = self.create_future()
-        if _inline.get() and isinstance(func, partial):  # name look-ups come as plain functions
-            try:
-                future.set_result(func(*args))
-            except Exception as error:  # noqa: BLE001  # the awaiting caller gets it
-                future.set_exception(error)
-            return future
 
         def work() -> None:
             result, failure = None, None

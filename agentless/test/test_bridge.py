@@ -11,7 +11,6 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
-from functools import partial
 from typing import Any
 
 import pytest
@@ -488,24 +487,6 @@ def test_exceptions_of_blocking_work_come_back() -> None:
 
     with pytest.raises(ZeroDivisionError):
         on_the_engine(work)
-
-
-def test_work_that_does_not_block_runs_at_once() -> None:
-    """Within `inline`, what litellm wraps in a `partial` runs on the loop's own thread; look-ups do not."""
-
-    async def work() -> list[bool]:
-        loop, here = asyncio.get_running_loop(), threading.get_ident()
-        with bridge.inline(does_not_block=True):
-            inside = await loop.run_in_executor(None, partial(threading.get_ident))
-            look_up = await loop.run_in_executor(None, threading.get_ident)
-            with pytest.raises(ZeroDivisionError):
-                await loop.run_in_executor(None, partial(divmod, 1, 0))
-        with bridge.inline(does_not_block=False):
-            told_not_to = await loop.run_in_executor(None, partial(threading.get_ident))
-        outside = await loop.run_in_executor(None, partial(threading.get_ident))
-        return [inside == here, look_up == here, told_not_to == here, outside == here]
-
-    assert on_the_engine(work) == [True, False, False, False]
 
 
 def test_a_coroutine_that_nobody_awaits_any_more_is_closed() -> None:
