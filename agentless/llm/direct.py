@@ -10,6 +10,7 @@ authentication of both doors against each other for every chat model of the regi
 import hashlib
 import json
 import os
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -87,7 +88,7 @@ class Template:
         write = self.dialect.write or _by_class
         url, headers, data = write(self, messages)
         body = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-        said = HiddenValues({**headers, "accept": _accepts(self.streams)})
+        said = HiddenValues({"accept": _accepts(self.streams), **_once(headers, self.extra_headers)})
         return WireRequest(httpx.URL(url), said, body.encode())
 
     def takes(self, messages: list[dict[str, Any]]) -> bool:
@@ -110,6 +111,16 @@ class Template:
         return mapped(error, self.model, self.provider)
 
 
+def _once(headers: Mapping[str, str], own: Mapping[str, str]) -> dict[str, str]:
+    """The headers by their names in small letters; the user's own win, but for what a class adds to.
+
+    Anthropic's class adds its beta features to the user's.
+    """
+    lower = {name.lower(): value for name, value in headers.items()}
+    added = {"anthropic-beta"}
+    return lower | {name.lower(): value for name, value in own.items() if name.lower() not in added}
+
+
 def _accepts(streams: bool) -> str:
     return "text/event-stream" if streams else "application/json"
 
@@ -122,20 +133,37 @@ def template_of(arguments: Mapping[str, Any], streams: bool) -> Template | None:
     Raises:
         litellm's exceptions: an option is refused.
     """
-    digest = hashlib.sha256(_said(arguments, streams)).digest()
-    if digest in _templates:
-        _templates.move_to_end(digest)
-        return _templates[digest]
     with no_warnings((arguments["model"], "template")):
-        template = _make(arguments, streams)
-    while len(_templates) >= _MOST_TEMPLATES:
-        _templates.popitem(last=False)
-    _templates[digest] = template
+        if not arguments.get("api_key"):
+            return _make(arguments, streams)  # the class looks for one in the environment, which may change
+        digest = hashlib.sha256(_said(arguments, streams)).digest()
+        template = _templates.get(digest, _UNKNOWN)
+        if isinstance(template, _Unknown):
+            template = _make(arguments, streams)
+    with _lock:
+        _templates[digest] = template
+        _templates.move_to_end(digest)
+        while len(_templates) > _MOST_TEMPLATES:
+            _templates.popitem(last=False)
     return template
 
 
+class _Unknown:
+    """Stands for a template that has not been made."""
+
+
+_UNKNOWN = _Unknown()
+_lock = threading.Lock()  # the first request of a route is prepared off the loop
 _templates: "OrderedDict[bytes, Template | None]" = OrderedDict()
-bridge.on_fork(_templates.clear)
+
+
+def _forget() -> None:
+    global _lock  # noqa: PLW0603  # another thread of the parent may have held it
+    _lock = threading.Lock()
+    _templates.clear()
+
+
+bridge.on_fork(_forget)
 
 
 def _said(arguments: Mapping[str, Any], streams: bool) -> bytes:

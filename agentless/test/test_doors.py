@@ -157,6 +157,33 @@ def test_headers_are_the_same(
     assert (ours[2]["x-own"], ours[2]["user-agent"]) == ("yes", "mine")
 
 
+@pytest.mark.parametrize("name", ["Authorization", "authorization", "Accept", "X-API-KEY"])
+def test_a_header_of_the_users_own_wins(
+    server: Loopback, make_model: MakeModel, way: Way, provider: str, name: str
+) -> None:
+    """A gateway's authentication takes the place of the key's, in whatever letters, and is there once."""
+    for settings in ({}, {"stream": True}):
+        way.call(make_model(provider, extra_headers={name: "of my own"}, **settings))
+    for entry in server.journal:
+        found = [value for each, value in entry.headers.items() if each.lower() == name.lower()]
+        assert len(found) == 1
+        assert found != [""]
+
+
+def test_a_key_of_the_environment_is_looked_up_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A token that litellm's class itself takes from the environment is sent as it is at each call."""
+    arguments = {
+        "model": "anthropic/claude-3-5-sonnet-20241022",
+        "messages": [{"role": "user", "content": "hi"}],
+    }
+    monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
+    for token in ("first", "second"):
+        monkeypatch.setenv("ANTHROPIC_AUTH_TOKEN", token)
+        written = transport.Plan(arguments).written()
+        assert written is not None
+        assert token in written.request.headers["authorization"]
+
+
 def test_a_stream_without_end_of_body_is_whole(server: Loopback, make_model: MakeModel, way: Way) -> None:
     """The end mark is enough; a service that keeps the line open after it is not waited for."""
     server.default = HangsUpLate(reply="one two")
