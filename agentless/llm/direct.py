@@ -1,9 +1,9 @@
 """The direct door: litellm's class for a provider writes the request, and our connection sends it.
 
-litellm's stack is neither entered nor left: what its `completion` does before it sends comes down to four
-methods of the provider's class (`validate_environment`, `get_complete_url`, `transform_request`,
-`sign_request`) after one mapping of the options (`get_optional_params`), which is the same for all requests
-with the same settings and so is kept in a `Template`. `make sweep` holds the JSON, the address and the
+litellm's stack is neither entered nor left: what its `completion` does before it sends comes down to three
+methods of the provider's class (`validate_environment`, `get_complete_url`, `transform_request`) after one
+mapping of the options (`get_optional_params`), which is the same for all requests with the same settings and
+so is kept in a `Template`. `make sweep` holds the JSON, the address and the
 authentication of both doors against each other for every chat model of the registry.
 """
 
@@ -57,7 +57,7 @@ class Dialect:
     write: Callable[["Template", list[dict[str, Any]]], tuple[str, dict[str, str], dict[str, Any]]] | None = (
         None
     )
-    """Address, headers and body, where the class does not write them by the four methods."""
+    """Address, headers and body, where the class does not write them by the three methods."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +261,7 @@ def _fakes_streams(config: Any, model: str, provider: str) -> bool:
 def _by_class(
     template: Template, messages: list[dict[str, Any]]
 ) -> tuple[str, dict[str, str], dict[str, Any]]:
-    """Address, headers and body by the class's four methods, in litellm's order."""
+    """Address, headers and body by the class's three methods, in litellm's order."""
     config, options, params = template.config, _copied(template.options), template.litellm_params()
     extra_body = options.pop("extra_body", None)
     shared = {"model": template.model, "optional_params": options, "litellm_params": params}
