@@ -53,6 +53,7 @@ from agentless.values import (
     read_capabilities,
     read_effort,
     read_format,
+    read_inline_thinking,
     read_level,
     read_response_format,
     read_stop,
@@ -147,6 +148,9 @@ class ModelSettings(SettingsTable):
     stream: bool = Field(default=False, description=SWITCH)
     drop_params: bool = Field(default=True, description=SWITCH)
     modify_params: bool = Field(default=True, description=SWITCH)
+    inline_thinking: Annotated[str, PlainValidator(read_inline_thinking)] = Field(
+        default="split", description='"split" or "keep"'
+    )
     tools: Annotated[Tools, PlainValidator(read_tools)] = Field(
         default=(), description="a list of function tools"
     )

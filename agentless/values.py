@@ -101,6 +101,16 @@ def read_effort(value: Any) -> float | str:
     raise ValueError(f"{found(value)}; allowed: a number from 0.0 to 1.0, or one of {listed(EFFORTS)}")
 
 
+def read_inline_thinking(value: Any) -> str:
+    """What to do with thinking that a model writes into its reply."""
+    if isinstance(value, str) and value in _INLINE_THINKING:
+        return value
+    raise ValueError(f"{found(value)}; allowed: {listed(_INLINE_THINKING)}")
+
+
+_INLINE_THINKING = ("split", "keep")
+
+
 def read_level(value: str) -> str:
     """A standard level's name, in any case, as capitals."""
     level = _LEVEL_ALIASES.get(value.upper(), value.upper())

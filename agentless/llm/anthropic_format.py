@@ -9,18 +9,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from agentless.llm.replies import Event, Tokens, ToolPiece, UnreadableError, count_of, text_of
+from agentless.llm.service_words import error_in
 
 
 def read_whole(body: Any) -> list[Event]:
     """The events of a whole reply, one a content block; raises as `formats.Format`."""
-    if body.get("error") or not isinstance(body["content"], list):
+    if error_in(body) or not isinstance(body["content"], list):
         raise UnreadableError("no content")
     model, request_id = body.get("model"), body.get("id")
     events = [Event(usage=_tokens(body.get("usage")), model=model, request_id=request_id)]
     for slot, block in enumerate(body["content"]):
         events.append(_opening(slot, block))
         if block.get("type") == "tool_use":
-            events.append(Event(tools=(ToolPiece(slot, arguments=json.dumps(block["input"])),)))
+            events.append(Event(tools=(ToolPiece(slot, arguments=_written(block["input"])),)))
     events.append(Event(finish_reason=body.get("stop_reason") or "stop"))
     return events
 
@@ -30,11 +31,14 @@ class StreamReader:
 
     def __init__(self) -> None:
         self._calls: set[int] = set()  # the content blocks that are calls of the caller's tools
+        self._inputs: dict[int, Any] = {}  # what came whole with such a block's beginning (gateways)
 
     def __call__(self, event: Mapping[str, Any]) -> list[Event]:
         """The events of one event of the stream."""
         slot = event.get("index", 0)
         match event.get("type"):
+            case "message":  # a whole reply in a stream's place
+                return read_whole(event)
             case "content_block_delta":
                 return [self._delta(slot, event["delta"])]
             case "message_start":
@@ -45,12 +49,22 @@ class StreamReader:
                 block = event["content_block"]
                 if block.get("type") == "tool_use":
                     self._calls.add(slot)
+                    if block.get("input"):
+                        self._inputs[slot] = block["input"]
                 return [_opening(slot, block)]
+            case "content_block_stop":
+                return self._whole_input(slot)
             case "message_delta":
                 reason = event["delta"].get("stop_reason")
-                return [Event(finish_reason=reason, usage=_tokens(event.get("usage")))]
+                late = [piece for each in list(self._inputs) for piece in self._whole_input(each)]
+                return [*late, Event(finish_reason=reason, usage=_tokens(event.get("usage")))]
             case _:
                 return []
+
+    def _whole_input(self, slot: int) -> list[Event]:
+        if slot not in self._inputs:
+            return []
+        return [Event(tools=(ToolPiece(slot, arguments=_written(self._inputs.pop(slot))),))]
 
     def _delta(self, slot: int, delta: Mapping[str, Any]) -> Event:
         match delta.get("type"):
@@ -59,9 +73,16 @@ class StreamReader:
             case "thinking_delta":
                 return Event(reasoning=text_of(delta["thinking"]))
             case "input_json_delta" if slot in self._calls:
-                return Event(tools=(ToolPiece(slot, arguments=text_of(delta["partial_json"])),))
+                text = text_of(delta["partial_json"])
+                if text:
+                    self._inputs.pop(slot, None)
+                return Event(tools=(ToolPiece(slot, arguments=text),))
             case _:
                 return Event()
+
+
+def _written(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _opening(slot: int, block: Mapping[str, Any]) -> Event:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass, field
+from itertools import chain
 
 import httpx
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
@@ -27,6 +28,7 @@ from agentless.errors import (
 from agentless.llm import transport, wire
 from agentless.llm.accounts import Permit
 from agentless.llm.failures import as_litellm, redact
+from agentless.llm.inline_thinking import Splitter
 from agentless.llm.limits import Gate
 from agentless.llm.replies import Bill, Event, Reply, fold
 from agentless.llm.retries import (
@@ -63,6 +65,8 @@ class Call:
     """Called at the first event of each attempt's stream."""
     on_retry: Callable[[], None] | None = None
     """Called when an attempt has failed and another will follow."""
+    warn: Callable[[str], None] = lambda _: None
+    """Is told, once for each text, what is odd about a reply that can be used."""
     logger: logging.Logger = field(default_factory=lambda: logging.getLogger("agentless"))
     """Is told of each retry, at DEBUG: there can be one for every request."""
 
@@ -130,6 +134,7 @@ async def run(call: Call) -> Outcome:
             finally:
                 permit.settle(_bill(attempt))
             call.gate.accepted()
+            _tell_oddities(call, attempt.reply)
             return attempt.reply
 
     def again(error: BaseException) -> bool:
@@ -186,17 +191,31 @@ async def _whole(call: Call, attempt: _Attempt) -> None:
     limit = asyncio.timeout(call.settings.timeout)
     try:
         async with limit:
-            attempt.reply = fold(await transport.send(call.plan, attempt.exchange))
+            events = await transport.send(call.plan, attempt.exchange)
     except TimeoutError as error:
         if not limit.expired():
             raise  # somebody else's, such as the operating system's for a connection
         raise _deadline(call, "whole reply", "timeout", call.settings.timeout) from error
+    split = _splitter(call)
+    attempt.reply = fold(chain(map(split, events) if split else events, split.rest() if split else ()))
+    _refuse_failure(attempt)
+
+
+def _splitter(call: Call) -> Splitter | None:
+    return Splitter() if call.settings.inline_thinking == "split" else None
+
+
+def _refuse_failure(attempt: _Attempt) -> None:
+    """Raise what the service says of its own failure within the reply."""
+    if attempt.reply.error is not None:
+        raise wire.ErrorEventError(attempt.reply.error)
 
 
 async def _stream(call: Call, attempt: _Attempt) -> None:
     seconds = call.settings.timeout
     pause = _Pause(seconds)
     whole = asyncio.timeout(call.settings.stream_timeout)
+    split = _splitter(call)
     attempt.exchange.on_event = pause.go_on
     try:
         async with whole, pause.limit:
@@ -204,6 +223,8 @@ async def _stream(call: Call, attempt: _Attempt) -> None:
                 async with aclosing(transport.stream(call.plan, attempt.exchange)) as events:
                     async for event in events:
                         pause.go_on()
+                        _take(call, attempt, split(event) if split else event)
+                    for event in split.rest() if split else ():
                         _take(call, attempt, event)
     except TimeoutError as error:
         if whole.expired():
@@ -253,6 +274,7 @@ def _take(call: Call, attempt: _Attempt, event: Event) -> None:
     if call.emit is not None and event.text:
         attempt.emitted = True
         call.emit(event)
+    _refuse_failure(attempt)
 
 
 def _check(call: Call, attempt: _Attempt) -> None:
@@ -264,12 +286,34 @@ def _check(call: Call, attempt: _Attempt) -> None:
         raise EmptyReplyError(f"{call.plan.model} answered with {what}")
 
 
+def _tell_oddities(call: Call, reply: Reply) -> None:
+    """Warn of what a caller may not expect of a reply that can be used."""
+    for word in sorted(reply.unknown):
+        call.warn(
+            f"the service ended a reply with finish_reason {word[:100]!r}, which is not known; it counts as stop"
+        )
+    for sample in reply.samples.values():
+        silent = sample.finish_reason == "stop" and not sample.calls and not any(sample.text)
+        if silent and any(sample.refusal):
+            call.warn("the model refused to answer: the sample has refusal, and no text")
+        elif silent and any(sample.reasoning):
+            call.warn(
+                "the model thought and said nothing: the sample has reasoning, and no text; "
+                'inline_thinking = "keep" leaves thinking in the text, a larger max_new_tokens may bring an answer'
+            )
+
+
 def _judge(call: Call, attempt: _Attempt, error: Exception) -> tuple[Exception, Decision]:
     """The exception that the caller should get for `error`, and whether another attempt is worth it."""
     fault = attempt.fault = _fault(attempt.exchange, error)
     decision = decide(fault)
     if decision.retry_after is not None:
         capped = min(decision.retry_after, call.settings.timeout)
+        if capped < decision.retry_after:
+            call.warn(
+                f"the service asks to wait {decision.retry_after:.0f} s, longer than timeout = "
+                f"{capped:g} s: the next attempt comes after that"
+            )
         decision = Decision(decision.verdict, capped)
         call.gate.hold(capped)
     elif fault.status == httpx.codes.TOO_MANY_REQUESTS and decision.verdict is Verdict.RETRY:
@@ -317,7 +361,8 @@ def _fault(exchange: wire.Exchange, error: Exception) -> Fault:
         return Fault(Kind.REDIRECTED, exchange.status)
     if exchange.requests == 0:
         return Fault(Kind.OTHER if exchange.is_unwatched else Kind.UNSENT)
-    failure = error if isinstance(error, wire.TruncatedStreamError) else exchange.failure
+    is_told = isinstance(error, wire.TruncatedStreamError | wire.ErrorEventError)
+    failure = error if is_told else exchange.failure
     if isinstance(failure, wire.ErrorEventError):
         body = json.dumps({"error": dict(failure.error)})
         return Fault(Kind.REFUSED, status_of(failure.error), exchange.headers, body)

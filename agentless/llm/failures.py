@@ -23,7 +23,7 @@ def as_litellm(error: Exception, request: Mapping[str, Any]) -> Exception:
     names = {"model": model, "llm_provider": provider}
     cause = _wire_fault(error)
     if isinstance(cause, wire.ErrorEventError):
-        message = f"the service failed in the stream: {dict(cause.error)}"
+        message = f"the service failed: {cause} {dict(cause.error)}"
         return _for_status(litellm, status_of(cause.error), message, names)
     if isinstance(error, tuple(reaches.exceptions())):
         return error

@@ -24,7 +24,7 @@ def _careful(read: Read) -> Read:
     def read_or_tell(body: Any) -> list[Event]:
         try:
             return read(body)
-        except (AttributeError, KeyError, TypeError) as error:
+        except (AttributeError, IndexError, KeyError, RecursionError, TypeError) as error:
             raise UnreadableError(f"{body!r:.200}") from error
 
     return read_or_tell

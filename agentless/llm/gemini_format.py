@@ -50,6 +50,9 @@ class Reader:
 
 def read_whole(body: Any) -> list[Event]:
     """The events of a whole reply; raises as `formats.Format`."""
+    if isinstance(body, list) and body:  # a stream's objects as one list, where the address lacks `alt=sse`
+        reader = Reader()
+        return [event for each in body for event in reader(each)]
     if body.get("error") or not body.keys() & {"candidates", "promptFeedback", "usageMetadata"}:
         raise UnreadableError("no candidates")
     return Reader()(body)

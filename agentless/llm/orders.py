@@ -69,6 +69,8 @@ class Order:
     """Let one request's reply start, and with it the provider's prompt cache, before the others go."""
     writes_cache: bool = True
     """Claims that tokens may be charged as written to the cache."""
+    warn: Callable[[str], None] = lambda _: None
+    """Takes a warning, which is given once for each text."""
     logger: logging.Logger = field(default_factory=lambda: logging.getLogger("agentless"))
 
 
@@ -155,6 +157,7 @@ class Orders:
             allow_empty=conversation.messages[-1]["role"] == "tool",
             warm_first=caches and capabilities.supports_prompt_cache and prompt.may_be_cached,
             writes_cache=caches or not capabilities.cache_breakpoints,
+            warn=lambda text: self._warn_once([text]),
             logger=self._logger,
         )
         return order, n

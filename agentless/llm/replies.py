@@ -4,26 +4,14 @@ Both kinds arrive as `Event`s (a whole reply is one event a choice), so that tex
 reasons and usage are read in one place, and any split of a stream folds to the same trajectories.
 """
 
-import json
+import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from agentless.llm.finish_reasons import finish_reason, is_failure, is_known
+from agentless.llm.service_words import parse_json
 from agentless.llm.trajectory import ToolCall, Usage, no_usage
-
-# What providers say instead of the field's common four (OpenAI's). Sources: Anthropic's, Google's, Cohere's
-# and Bedrock's references; litellm's map (1.105.3).
-_FINISH_REASONS = {
-    word: common
-    for common, words in {
-        "stop": "end_turn stop_sequence pause_turn eos eos_token STOP COMPLETE",
-        "length": "max_tokens model_context_window_exceeded compaction MAX_TOKENS",
-        "tool_calls": "tool_use function_call",
-        "content_filter": "refusal content_filtered SAFETY RECITATION LANGUAGE OTHER BLOCKLIST "
-        "PROHIBITED_CONTENT SPII IMAGE_SAFETY ERROR_TOXIC sensitive guardrail_intervened",
-    }.items()
-    for word in words.split()
-}
 
 
 class UnreadableError(ValueError):
@@ -62,6 +50,9 @@ class Event:
     usage: "Tokens | None" = None
     model: str | None = None
     request_id: str | None = None
+    refusal: str = ""
+    error: Mapping[str, Any] | None = None
+    """What the service says of its own failure within the reply."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +115,8 @@ class Sample:
 
     text: list[str] = field(default_factory=list)
     reasoning: list[str] = field(default_factory=list)
+    refusal: list[str] = field(default_factory=list)
+    """What the model says instead of an answer, where the service tells that apart."""
     calls: list["_Call"] = field(default_factory=list)
     finish_reason: str | None = None
     _slots: dict[int, "_Call"] = field(default_factory=dict)
@@ -140,15 +133,16 @@ class Sample:
 
     @property
     def is_empty(self) -> bool:
-        """Claims that the model stopped of itself without having said or asked for anything."""
+        """Claims that the model stopped of itself without having thought, said or asked for anything."""
         stopped = self.finish_reason not in {None, "length", "content_filter"}
-        return stopped and not self.calls and not any(self.text)
+        return stopped and not self.calls and not any((*self.text, *self.reasoning, *self.refusal))
 
     def add_call(self, piece: ToolPiece) -> None:
-        """Take in a piece of a call; another id in the same slot (some servers) begins another call."""
+        """Take in a piece of a call; some servers put several, one after the other, into one slot."""
         call = self._slots.get(piece.slot)
-        if call is None or (piece.id and call.id and piece.id != call.id):
-            call = self._slots[piece.slot] = _Call()
+        if call is None or call.is_over(piece):
+            # Without a name of its own, it is a call of the same tool.
+            call = self._slots[piece.slot] = _Call(name="" if call is None else piece.name or call.name)
             self.calls.append(call)
         call.id = call.id or piece.id or ""
         call.name = call.name or piece.name or ""
@@ -178,12 +172,28 @@ class _Call:
     name: str = ""
     arguments: list[str] = field(default_factory=list)
 
+    def is_over(self, piece: ToolPiece) -> bool:
+        """Whether `piece` begins another call: by its id, or its name after this one's."""
+        if piece.id and self.id:
+            return piece.id != self.id
+        if piece.name and self.name and piece.name != self.name:
+            return True
+        return piece.arguments.lstrip().startswith("{") and self._is_complete()
+
+    def _is_complete(self) -> bool:
+        text = "".join(self.arguments)
+        try:
+            return text.rstrip().endswith("}") and isinstance(parse_json(text), dict)
+        except ValueError:
+            return False
+
     def read(self) -> ToolCall:
+        self.id = self.id or f"call_{uuid.uuid4().hex}"
         text = "".join(self.arguments)
         if not text.strip():
             return ToolCall(id=self.id, name=self.name, arguments={})  # a tool without parameters
         try:
-            arguments = json.loads(text)
+            arguments = parse_json(text)
         except ValueError:
             arguments = None
         if isinstance(arguments, str):
@@ -201,6 +211,10 @@ class Reply:
     tokens: Tokens | None = None
     model: str | None = None
     request_id: str | None = None
+    error: Mapping[str, Any] | None = None
+    """What the service says of its own failure; the reply is none then."""
+    unknown: set[str] = field(default_factory=set)
+    """Words for a reply's end that are in no table."""
 
     def add(self, event: Event) -> None:
         """Take in the next piece."""
@@ -208,7 +222,13 @@ class Reply:
         self.request_id = event.request_id or self.request_id
         if event.usage is not None:
             self.tokens = event.usage if self.tokens is None else self.tokens.later(event.usage)
-        if not (event.text or event.reasoning or event.tools or event.finish_reason):
+        self.error = self.error or event.error
+        if event.finish_reason and is_failure(event.finish_reason):
+            self.error = self.error or {
+                "message": f"the service ended the reply with finish_reason {event.finish_reason!r}",
+                "type": "server_error",
+            }
+        if not (event.text or event.reasoning or event.tools or event.finish_reason or event.refusal):
             return
         sample = self.samples.setdefault(event.index, Sample())
         if event.text:
@@ -217,8 +237,12 @@ class Reply:
             sample.reasoning.append(event.reasoning)
         for piece in event.tools:
             sample.add_call(piece)
-        if event.finish_reason:
+        if event.refusal:
+            sample.refusal.append(event.refusal)
+        if event.finish_reason and not is_failure(event.finish_reason):
             sample.finish_reason = finish_reason(event.finish_reason, bool(sample.calls))
+            if not is_known(event.finish_reason):
+                self.unknown.add(event.finish_reason)
 
     @property
     def is_finished(self) -> bool:
@@ -232,12 +256,6 @@ def fold(events: Iterable[Event]) -> Reply:
     for event in events:
         reply.add(event)
     return reply
-
-
-def finish_reason(reason: str, has_calls: bool) -> str:
-    """`reason` in the field's common four; calls with a plain `stop` (some servers) are `tool_calls`."""
-    common = _FINISH_REASONS.get(reason, reason)
-    return "tool_calls" if has_calls and common == "stop" else common
 
 
 def read_tokens(usage: Any) -> Tokens | None:
@@ -285,4 +303,7 @@ def _get(source: Any, name: str) -> Any:
 def count_of(source: Any, name: str) -> int:
     """The number of this name in a usage object or mapping; 0 where there is none."""
     value = _get(source, name)
-    return int(value) if isinstance(value, (int, float)) else 0
+    try:
+        return int(value) if isinstance(value, (int, float)) else 0
+    except (OverflowError, ValueError):  # no number, or one without end
+        return 0

@@ -5,7 +5,6 @@ The decision rests on what happened on the connection (`Fault`), not on the exce
 retryable 500s although nothing was sent.
 """
 
-import json
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,6 +17,8 @@ from tenacity import RetryCallState, wait_exponential
 from tenacity.wait import wait_base
 
 from agentless.config import ModelSettings
+from agentless.llm import quotas
+from agentless.llm.service_words import error_in, parse_json
 
 
 class Kind(Enum):
@@ -74,7 +75,7 @@ _BY_KIND = {
     Kind.UNWATCHED: Verdict.HOPELESS,  # the others would come as this one did, and are paid for
 }
 
-# An allow-list: every other status is final. 409: lock time-outs (OpenAI); 529: overloaded (Anthropic).
+# An allow-list: every other status is final. 409: lock time-outs (OpenAI).
 _BY_STATUS = {
     401: Verdict.HOPELESS,
     402: Verdict.HOPELESS,
@@ -85,29 +86,12 @@ _BY_STATUS = {
     502: Verdict.RETRY,
     503: Verdict.RETRY,
     504: Verdict.RETRY,
-    529: Verdict.RETRY,
+    # Cloudflare's, where what is behind it is down (520-524, 530) or Anthropic's is overloaded (529).
+    **dict.fromkeys((520, 521, 522, 523, 524, 529, 530), Verdict.RETRY),
 }
 
 _REFUSALS = range(400, 600)
 _STATUS_DIGITS = 3
-
-# Refusals of the account whatever their status: OpenAI's codes, Anthropic's type, and the sentences of
-# services that have no code for it (Anthropic's 400, DeepSeek's 402, OpenAI's inactive accounts).
-_HOPELESS_CODES = frozenset(
-    {
-        "insufficient_quota",
-        "billing_error",
-        "billing_hard_limit_reached",
-        "billing_not_active",
-        "account_deactivated",
-    }
-)
-_HOPELESS_WORDS = (
-    "credit balance is too low",
-    "insufficient balance",
-    "insufficient_quota",
-    "billing_hard_limit",
-)
 
 # What a failure that is told in the body of a 200 or in a stream event means as a status.
 # Sources: Anthropic's error types, OpenAI's error codes and types.
@@ -131,6 +115,15 @@ _STATUS_OF = {
     "service_unavailable": 503,
     "timeout_error": 504,
     "overloaded_error": 529,
+    "engine_overloaded_error": 503,
+    "resource_exhausted": 429,
+    "unauthenticated": 401,
+    "permission_denied": 403,
+    "invalid_argument": 400,
+    "deadline_exceeded": 504,
+    "unavailable": 503,
+    "badrequesterror": 400,
+    "notfounderror": 404,
 }
 
 
@@ -138,18 +131,44 @@ def decide(fault: Fault) -> Decision:
     """What to do about `fault`."""
     if fault.kind is not Kind.REFUSED:
         return Decision(_BY_KIND[fault.kind])
-    if _is_hopeless(fault.body):
+    if quotas.used_up(fault.body):
         return Decision(Verdict.HOPELESS)
     verdict = _BY_STATUS.get(fault.status or 0, Verdict.FINAL)
-    return Decision(verdict, retry_after(fault.headers or {}) if verdict is Verdict.RETRY else None)
+    return Decision(verdict, _asked_wait(fault) if verdict is Verdict.RETRY else None)
+
+
+def _asked_wait(fault: Fault) -> float | None:
+    """Seconds to wait, by the headers, the body, or the time when a used-up limit is reset."""
+    headers = fault.headers or {}
+    asked = retry_after(headers)
+    if asked is None:
+        asked = quotas.wait_in(fault.body)
+    if asked is None and fault.status == _TOO_MANY:
+        asked = _reset_after(headers)
+    return asked
+
+
+_TOO_MANY = 429
+
+
+def _reset_after(headers: Mapping[str, str]) -> float | None:
+    """When the limit that has nothing left (OpenAI's and Groq's `x-ratelimit-*`) is reset, in seconds."""
+    fields = {name.lower(): value for name, value in headers.items()}
+    waits = [
+        quotas.seconds_of(value)
+        for name, value in fields.items()
+        if name.startswith("x-ratelimit-reset-")
+        and fields.get(name.replace("-reset-", "-remaining-"), "").strip() in {"0", "0.0"}
+    ]
+    return max((wait for wait in waits if wait is not None), default=None)
 
 
 def remedy(fault: Fault) -> str:
     """What a user can do about `fault`; empty where only time helps."""
     if fault.kind is not Kind.REFUSED:
         return _REMEDY_BY_KIND.get(fault.kind, "")
-    if _is_hopeless(fault.body):
-        return _REMEDIES[402]
+    if found := quotas.used_up(fault.body):
+        return found
     if any(words in fault.body.lower() for words in _TOO_LONG_WORDS):
         return _REMEDIES[413]
     return _REMEDIES.get(fault.status or 0, "")
@@ -158,7 +177,7 @@ def remedy(fault: Fault) -> str:
 _REMEDIES = {
     400: "The service refuses this request as it is: its message says why.",
     401: "The key was refused: check api_key, or the variable it is read from.",
-    402: "The account has no credit or quota left: top it up, or use another key.",
+    402: quotas.CREDIT,
     403: "The key may not do this: check the account's access to the model, and base_url.",
     404: "There is no such model or address: check name, provider and base_url.",
     413: "The prompt is too long: shorten it; max_input_tokens finds that out before anything is sent.",
@@ -193,14 +212,14 @@ def status_of(error: Mapping[str, Any]) -> int:
 def unusable(status: int, body: str) -> Fault:
     """The fault of a reply with a good `status` whose `body` litellm could not use."""
     try:
-        parsed = json.loads(body)
+        parsed = parse_json(body)
     except ValueError:
         return Fault(Kind.MALFORMED, status)
+    error = error_in(parsed)
+    if error:  # some gateways refuse with a 200
+        return Fault(Kind.REFUSED, status_of(error), body=body)
     if not isinstance(parsed, dict):
         return Fault(Kind.MALFORMED, status)
-    error = parsed.get("error")
-    if error:  # some gateways refuse with a 200
-        return Fault(Kind.REFUSED, status_of(error) if isinstance(error, dict) else 500, body=body)
     if not parsed.get("choices") and not parsed.get("content"):
         return Fault(Kind.EMPTY, status)
     return Fault(Kind.OTHER, status)
@@ -209,10 +228,10 @@ def unusable(status: int, body: str) -> Fault:
 def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
     """Seconds that a server asks to wait; `None` where it does not say, or says nonsense.
 
-    Source: RFC 9110 §10.2.3 (seconds or HTTP date), OpenAI's `retry-after-ms`.
+    Source: RFC 9110 §10.2.3 (seconds or HTTP date), OpenAI's `retry-after-ms`, Azure's `x-ms-retry-after-ms`.
     """
     fields = {name.lower(): value for name, value in headers.items()}
-    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+    for name, unit in (("retry-after-ms", 0.001), ("x-ms-retry-after-ms", 0.001), ("retry-after", 1.0)):
         try:
             seconds = float(fields.get(name, "")) * unit
         except ValueError:
@@ -221,11 +240,11 @@ def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> floa
             return seconds
     try:
         date = parsedate_to_datetime(fields.get("retry-after", ""))
-    except ValueError:
+        if date.tzinfo is None:
+            date = date.replace(tzinfo=UTC)
+        return max(0.0, (date - (now or datetime.now(UTC))).total_seconds())
+    except (ArithmeticError, IndexError, TypeError, ValueError):  # years and zones that there are not
         return None
-    if date.tzinfo is None:
-        date = date.replace(tzinfo=UTC)
-    return max(0.0, (date - (now or datetime.now(UTC))).total_seconds())
 
 
 class WaitBackoff(wait_base):
@@ -249,17 +268,3 @@ class WaitBackoff(wait_base):
         wait = random.uniform(least, max(least, min(1.5 * least, self._most)))  # noqa: S311  # jitter
         floor = self._floor(retry_state) if self._floor else None
         return max(wait, floor or 0.0)
-
-
-def _is_hopeless(body: str) -> bool:
-    try:
-        parsed = json.loads(body)
-    except ValueError:
-        parsed = None
-    error = parsed.get("error", parsed) if isinstance(parsed, dict) else None
-    if isinstance(error, dict):
-        if any(str(error.get(key)).lower() in _HOPELESS_CODES for key in ("code", "type", "status")):
-            return True
-        body = str(error.get("message", ""))
-    text = body.lower()
-    return any(words in text for words in _HOPELESS_WORDS)

@@ -153,6 +153,7 @@ class _Run:
             allow_empty=order.allow_empty,
             on_start=on_start,
             on_retry=on_retry,
+            warn=order.warn,
             logger=order.logger,
         )
         outcome = await attempts.run(call)
@@ -198,7 +199,12 @@ class _Run:
             self.trajectories[number] = trajectory
             if self.emit is not None:
                 end = trajectory["finish_reason"]
-                self.emit(_chunk("", number, usage, end, list(trajectory["tool_calls"])))
+                last = _chunk("", number, usage, end, list(trajectory["tool_calls"]))
+                if trajectory["reasoning"]:
+                    last["reasoning"] = trajectory["reasoning"]
+                if "refusal" in trajectory:
+                    last["refusal"] = trajectory["refusal"]
+                self.emit(last)
         account.ledger.record(account.model, Entry(samples=len(good)))
         if isinstance(failure, StreamInterruptedError):
             texts = {choice: text for choice, text in failure.texts.items() if choice < len(numbers)}
@@ -237,7 +243,7 @@ def _failure(run: _Run, n: int) -> Exception:
 
 
 def _trajectory(sample: Sample, usage: Usage, outcome: attempts.Outcome) -> Trajectory:
-    return Trajectory(
+    trajectory = Trajectory(
         response=sample.response,
         usage=usage,
         finish_reason=sample.finish_reason or "",
@@ -249,6 +255,9 @@ def _trajectory(sample: Sample, usage: Usage, outcome: attempts.Outcome) -> Traj
         latency=outcome.seconds,
         cached=False,
     )
+    if sample.refusal:
+        trajectory["refusal"] = "".join(sample.refusal)
+    return trajectory
 
 
 def _chunk(

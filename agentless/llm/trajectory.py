@@ -40,7 +40,8 @@ class Trajectory(TypedDict):
     `finish_reason` is one of `stop`, `length`, `tool_calls`, `content_filter`; `model` is the name the
     service says it served; `attempts` counts the HTTP requests this sample took (1 = no retry);
     `latency` is in seconds, waits included; `cached` is true where the sample came from a store and
-    nothing was sent.
+    nothing was sent. `refusal` is there where the model declined and its service tells that apart from
+    the text (OpenAI's `refusal`).
     """
 
     response: str
@@ -53,6 +54,7 @@ class Trajectory(TypedDict):
     attempts: int
     latency: float
     cached: bool
+    refusal: NotRequired[str]
 
 
 class Chunk(TypedDict):
@@ -60,7 +62,7 @@ class Chunk(TypedDict):
 
     `response` is the new text (joined over a sample's chunks: its whole text), `index` the sample's
     number from 0. `finish_reason` is `None`, `usage` all zero and `tool_calls` empty until the sample's
-    last chunk, which has all three.
+    last chunk, which has all three, and the sample's `reasoning` and `refusal` where there are any.
     """
 
     response: str
@@ -68,6 +70,8 @@ class Chunk(TypedDict):
     usage: Usage
     finish_reason: str | None
     tool_calls: list[ToolCall]
+    reasoning: NotRequired[str]
+    refusal: NotRequired[str]
 
 
 def no_usage() -> Usage:

@@ -15,8 +15,9 @@ import httpx
 from agentless.llm import bridge, direct, importing, litellm_door, secrets, wire
 from agentless.llm.replies import Event, UnreadableError
 from agentless.llm.retries import status_of
+from agentless.llm.service_words import error_in, in_one_line, is_page, parse_json
 
-_SHOWN = 200  # characters of a reply that cannot be read
+_SHOWN = 300  # characters of a reply that cannot be read
 
 
 class _Written(NamedTuple):
@@ -128,7 +129,9 @@ async def _post(written: _Written, exchange: wire.Exchange) -> httpx.Response:
     if not exchange.has_events:
         await response.aread()
     if not response.is_success and not direct.is_length_reply(response):
-        text = secrets.redacted(response.text)
+        text = secrets.redacted(_text(response))
+        if is_page(text):
+            text = in_one_line(text)
         raise written.template.error(response.status_code, text, response.headers)
     return response
 
@@ -138,7 +141,7 @@ def _read_whole(template: direct.Template, response: httpx.Response) -> list[Eve
         return [Event(finish_reason="length")]
     why = "it is no JSON"
     try:
-        return template.dialect.format.read_whole(json.loads(response.content))
+        return template.dialect.format.read_whole(parse_json(response.content))
     except UnreadableError as error:
         why = secrets.redacted(str(error))
     except ValueError:
@@ -149,7 +152,7 @@ def _read_whole(template: direct.Template, response: httpx.Response) -> list[Eve
     raise importing.load().APIError(
         status_code=response.status_code,
         message=f"the reply of {response.request.url} cannot be read, {why}; check base_url: "
-        f"{secrets.redacted(response.text)[:_SHOWN]!r}",
+        f"{in_one_line(secrets.redacted(_text(response)))[:_SHOWN]}",
         llm_provider=template.provider,
         model=template.model,
     )
@@ -158,8 +161,11 @@ def _read_whole(template: direct.Template, response: httpx.Response) -> list[Eve
 def _error_in(response: httpx.Response) -> dict[str, Any] | None:
     """The error that a service tells with a good status."""
     try:
-        body = json.loads(secrets.redacted(response.text))
+        return error_in(parse_json(secrets.redacted(_text(response))))
     except ValueError:
         return None
-    error = body.get("error") if isinstance(body, dict) else None
-    return error if isinstance(error, dict) else {"message": str(error)} if error else None
+
+
+def _text(response: httpx.Response) -> str:
+    """The body, which is UTF-8 whatever its charset is said to be."""
+    return response.content.decode(errors="replace")

@@ -180,11 +180,11 @@ def test_usage_that_nobody_reported_is_none() -> None:
         ("function_call", "tool_calls"),
         ("content_filter", "content_filter"),
         ("refusal", "content_filter"),
-        ("a_word_of_tomorrow", "a_word_of_tomorrow"),
+        ("a_word_of_tomorrow", "stop"),
     ],
 )
 def test_finish_reasons_have_common_words(word: str, common: str) -> None:
-    """Whatever a service calls it; a word that nobody knows is passed on."""
+    """Whatever a service calls it; a word that nobody knows is `stop`."""
     assert finish_reason(word, has_calls=False) == common
 
 
@@ -220,7 +220,7 @@ def test_an_event_that_says_nothing_begins_no_sample() -> None:
     "events, empty",
     [
         ([Event(finish_reason="stop")], True),
-        ([Event(reasoning="hm"), Event(finish_reason="stop")], True),
+        ([Event(reasoning="hm"), Event(finish_reason="stop")], False),
         ([Event(text=""), Event(finish_reason="end_turn")], True),
         ([Event(text="x"), Event(finish_reason="stop")], False),
         ([call(0, "a", "f"), Event(finish_reason="stop")], False),

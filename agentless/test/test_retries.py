@@ -40,7 +40,7 @@ pytestmark = pytest.mark.litellm
 NOW = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
 
 # The whole table: every status a refusal can have is in exactly one of these.
-RETRIED = {408, 409, 429, 500, 502, 503, 504, 529}
+RETRIED = {408, 409, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529, 530}
 HOPELESS = {401, 402}
 
 
