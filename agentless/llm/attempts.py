@@ -299,7 +299,7 @@ def _tell_oddities(call: Call, reply: Reply) -> None:
         elif silent and any(sample.reasoning):
             call.warn(
                 "the model thought and said nothing: the sample has reasoning, and no text; "
-                'inline_thinking = "keep" leaves thinking in the text, a larger max_new_tokens may bring an answer'
+                'inline_thinking = "keep" leaves thinking in the text, a larger max_new_tokens may help'
             )
 
 
