@@ -290,7 +290,7 @@ def _tell_oddities(call: Call, reply: Reply) -> None:
     """Warn of what a caller may not expect of a reply that can be used."""
     for word in sorted(reply.unknown):
         call.warn(
-            f"the service ended a reply with finish_reason {word[:100]!r}, which is not known; it counts as stop"
+            f"the service ended a reply with finish_reason {word[:100]!r}, not a known one: taken as stop"
         )
     for sample in reply.samples.values():
         silent = sample.finish_reason == "stop" and not sample.calls and not any(sample.text)
@@ -299,7 +299,7 @@ def _tell_oddities(call: Call, reply: Reply) -> None:
         elif silent and any(sample.reasoning):
             call.warn(
                 "the model thought and said nothing: the sample has reasoning, and no text; "
-                'inline_thinking = "keep" leaves thinking in the text, a larger max_new_tokens may bring an answer'
+                'inline_thinking = "keep" leaves thinking in the text, a larger max_new_tokens may help'
             )
 
 

@@ -224,7 +224,9 @@ class _EventReader:
         elif text == b"[DONE]":
             self._exchange.done = True
             self.good.append(line + b"\n")
-        elif text and not text.startswith(b":"):  # a comment that a gateway sends on as data
+        elif not text:
+            self.good.append(line + b"\n")
+        elif not text.startswith(b":"):  # a comment that a gateway sends on as data
             try:
                 event = parse_json(text)
             except ValueError:

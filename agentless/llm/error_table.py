@@ -1,4 +1,4 @@
-"""What a service says, what is done about it, and what a user should do: `docs/errors.md`, from the tables."""
+"""What a service says, what is done, and what a user should do: `docs/errors.md`, from the tables."""
 
 from collections.abc import Iterator
 

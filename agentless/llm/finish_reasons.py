@@ -1,7 +1,7 @@
 """Why a reply ended: every provider's word for it, in the field's common four; pure.
 
-Sources: the references of OpenAI, Anthropic, Google, Mistral, Cohere, Bedrock, DeepSeek and Z.ai; vLLM, SGLang,
-TGI and Ollama; litellm's map (1.105.3).
+Sources: the references of OpenAI, Anthropic, Google, Mistral, Cohere, Bedrock, DeepSeek and Z.ai; vLLM,
+SGLang, TGI and Ollama; litellm's map (1.105.3).
 """
 
 from collections.abc import Mapping
@@ -11,9 +11,9 @@ COMMON: Mapping[str, str] = {
     for common, words in {
         "stop": "stop end_turn stop_sequence stop_token pause_turn eos eos_token complete completed done end "
         "finished finish_reason_stop stop_str normal",
-        "length": "length max_tokens max_output_tokens max_token max_new_tokens model_length limit token_limit "
-        "context_length context_window model_context_window_exceeded context_length_exceeded compaction "
-        "time_limit repetition_truncation finish_reason_max_tokens incomplete",
+        "length": "length max_tokens max_output_tokens max_token max_new_tokens model_length limit "
+        "token_limit context_length context_window model_context_window_exceeded context_length_exceeded "
+        "compaction time_limit repetition_truncation finish_reason_max_tokens incomplete",
         "tool_calls": "tool_calls tool_call tool_use function_call function_calls",
         "content_filter": "content_filter content_filtered refusal refused safety recitation language other "
         "blocklist blocked prohibited_content spii image_safety image_prohibited_content image_recitation "

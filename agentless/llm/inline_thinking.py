@@ -1,4 +1,4 @@
-"""Thinking that a model writes into its reply, `<think>…</think>` at the start, told apart from the text; pure.
+"""Thinking that a model writes into its reply, `<think>…</think>` at the start, apart from the text; pure.
 
 Servers without a parser for it (vLLM, llama.cpp, Ollama and gateways with default settings) send it so.
 """
@@ -13,7 +13,7 @@ _LONGEST = max(map(len, _TAGS))
 
 
 class Splitter:
-    """Takes a reply's events and gives those with the thinking in its own place, for any split of a stream."""
+    """Gives a reply's events with the thinking in its own place, for any split of a stream."""
 
     def __init__(self) -> None:
         self._samples: dict[int, _Sample] = {}

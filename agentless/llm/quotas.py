@@ -10,7 +10,10 @@ from typing import Any, NamedTuple
 from agentless.llm.service_words import error_in, parse_json
 
 CREDIT = "The account has no credit or quota left: top it up, or use another key."
-DAILY = "The account's limit for the day or month is used up: raise it with the service, wait for its reset, or use another key."
+DAILY = (
+    "The account's limit for the day or month is used up: raise it with the service, wait for its reset, "
+    "or use another key."
+)
 
 
 class Row(NamedTuple):

@@ -70,7 +70,8 @@ def in_one_line(text: str) -> str:
     if is_page(text):
         found = _TITLE.search(text)
         title = " ".join(html.unescape(found[1]).split()) if found else ""
-        return f"an HTML page{f' titled {title[:_MOST]!r}' if title else ''}, not the service's API: check base_url"
+        titled = f" titled {title[:_MOST]!r}" if title else ""
+        return f"an HTML page{titled}, not the service's API: check base_url"
     try:
         error = error_in(parse_json(text))
     except ValueError:

@@ -1,4 +1,6 @@
-"""What a reply means: odd replies and streams in OpenAI's format, the same on each provider, whole and streamed."""
+"""What a reply means: odd ones in OpenAI's format, the same on each provider, whole and streamed."""
+
+# ruff: noqa: E501  # a row is read better on one line
 
 import json
 import logging
@@ -232,7 +234,7 @@ def test_any_split_is_the_same_thinking(text: str) -> None:
             assert read(text[:first], text[first:second], text[second:]) == read(text)
 
 
-CALLS = {
+CALLS: dict[str, list[list[Any]]] = {
     "no ids": [[{"index": 0, "function": {"name": "f", "arguments": "{}"}}, {"index": 1, "function": {"name": "g", "arguments": "{}"}}]],
     "second name": [[{"index": 0, "function": {"name": "f", "arguments": "{}"}}], [{"index": 0, "function": {"name": "g", "arguments": "{}"}}]],
     "whole arguments": [[{"function": {"name": "f", "arguments": '{"a": 1}'}}], [{"function": {"name": "f", "arguments": '{"a": 2}'}}]],
@@ -284,9 +286,11 @@ def test_the_services_words_reach_the_user(body: Any) -> None:
         for streamed in (False, True):
             if not streamed and b"event-stream" in answer:
                 continue
-            with serving(lambda _, __, answer=answer: answer, num_retries=0) as (model, _):
-                with pytest.raises(Exception, match="too much cheese"):
-                    outcome(model, streamed)
+            with (
+                serving(lambda _, __, answer=answer: answer, num_retries=0) as (model, _),
+                pytest.raises(Exception, match="too much cheese"),
+            ):
+                outcome(model, streamed)
 
 
 def test_pages_are_cut_to_their_title() -> None:
@@ -298,7 +302,9 @@ def test_pages_are_cut_to_their_title() -> None:
                 model,
                 _,
             ):
-                with pytest.raises(Exception, match="Welcome & more.*base_url") as caught:
+                with pytest.raises(
+                    Exception, match=r"Welcome & more.*base_url|base_url.*Welcome & more"
+                ) as caught:
                     outcome(model, streamed)
                 assert len(str(caught.value)) < 1000
 
@@ -308,7 +314,12 @@ def test_json_without_end_is_a_fault_like_any_other() -> None:
     deep = "[" * 200_000
     assert unusable(200, deep).kind is Kind.MALFORMED
     assert decide(Fault(Kind.REFUSED, 429, {}, deep)).verdict is Verdict.RETRY
-    assert retry_after({"retry-after": "Fri, 31 Dec 9999 23:59:59 -9959"}) is not None or True
+    for date in (
+        "Fri, 31 Dec 9999 23:59:59 -9959",
+        "Fri, 31 Dec 0000 23:59:59 GMT",
+        "1 Jan 99999999999 1:1:1 +9",
+    ):
+        assert (retry_after({"retry-after": date}) or 0.0) >= 0.0
     with serving(lambda n, _: whole(deep.encode()) if n == 0 else whole(reply({"content": "hi"}))) as (
         model,
         _,

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agentless.llm.finish_reasons import finish_reason
 from agentless.llm.replies import (
     Event,
     Reply,
     Tokens,
     ToolPiece,
-    finish_reason,
     fold,
     read_tokens,
     split_usage,
