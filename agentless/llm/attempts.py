@@ -294,6 +294,10 @@ def _bill(attempt: _Attempt) -> Bill:
         return Bill()
     if tokens is None:
         return Bill(is_known=False)
+    # No prompt is of no tokens, and no text either: a service that says so does not count.
+    said = any(sample.text or sample.calls for sample in attempt.reply.samples.values())
+    if tokens.prompt == 0 or (said and tokens.completion == 0):
+        return Bill(tokens, is_known=False)
     # A stream's first events may have counts too (Anthropic's), and only its last ones have all.
     return Bill(tokens, not exchange.is_streaming or attempt.reply.is_finished or exchange.done)
 

@@ -73,7 +73,7 @@ class CodegenModel:
         prices = price_list(settings, self.capabilities)
         self._account = Account(self.key, prices, self.ledger, budget)
         if budget is not None:
-            quotes.check_bounds(self._account, self.capabilities)
+            quotes.check_bounds(self._account, self.capabilities, settings.extra_body)
 
     @property
     def name(self) -> str:

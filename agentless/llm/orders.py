@@ -1,6 +1,7 @@
 """From a caller's arguments to an order: checked at once, in the caller's thread; nothing is sent here."""
 
 import logging
+import math
 import threading
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -140,7 +141,13 @@ class Orders:
                 prompt_cache=caches,
             )
 
-        prompt = Prompt(settings.name, conversation.messages, settings.tools, settings.response_format)
+        prompt = Prompt(
+            settings.name,
+            conversation.messages,
+            settings.tools,
+            settings.response_format,
+            settings.extra_body,
+        )
         order = Order(
             settings=settings,
             build=build,
@@ -216,13 +223,42 @@ def most_completion(request: Mapping[str, Any], longest: int | None) -> int | No
 
     `None`: there is no limit.
     """
-    extra = request.get("extra_body") or {}
-    said = [each.get(name) for each in (request, extra) for name in _LIMITS]
-    limits = [each for each in said if isinstance(each, int)] or ([longest] if longest else [])
-    return max(limits) * int(request.get("n", 1)) if limits else None
+    tables = _option_tables(request)
+    said = [_number(table[name]) for table in tables for name in _LIMITS if name in table]
+    # What is no number above 0 (null, -1, a word) is no limit to some servers.
+    limits = [longest if each is None else each for each in said] or [longest]
+    counts = [_number(table[name]) or _MOST_CHOICES for table in tables for name in _COUNTS if name in table]
+    known = [each for each in limits if each is not None]
+    return max(known) * max([1, *counts]) if len(known) == len(limits) else None
 
 
-_LIMITS = ("max_tokens", "max_completion_tokens")
+def _option_tables(request: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Where a service may find its options: in the request, in what the user adds, and in their own tables."""
+    tables = [request, request.get("extra_body") or {}]
+    inner = [table[name] for table in tables for name in _OPTION_TABLES if name in table]
+    return tables + [each for each in inner if isinstance(each, Mapping)]
+
+
+def _number(value: Any) -> int | None:
+    """The number above 0 that a service may read here, in whatever type it is written."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return math.ceil(number) if 0 < number < math.inf else None
+
+
+_LIMITS = (
+    "max_tokens",
+    "max_completion_tokens",
+    "max_output_tokens",
+    "max_new_tokens",
+    "maxOutputTokens",
+    "num_predict",
+)
+_COUNTS = ("n", "best_of", "candidateCount", "candidate_count")
+_OPTION_TABLES = ("generationConfig", "generation_config", "options", "parameters", "inferenceConfig")
+_MOST_CHOICES = 128  # OpenAI's own limit
 
 
 def _sample_count(value: object) -> int:

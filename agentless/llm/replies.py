@@ -5,6 +5,7 @@ reasons and usage are read in one place, and any split of a stream folds to the 
 """
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -285,4 +286,6 @@ def _get(source: Any, name: str) -> Any:
 def count_of(source: Any, name: str) -> int:
     """The number of this name in a usage object or mapping; 0 where there is none."""
     value = _get(source, name)
-    return int(value) if isinstance(value, (int, float)) else 0
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return 0
+    return int(value) if 0 < value < math.inf else 0

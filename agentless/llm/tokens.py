@@ -12,7 +12,7 @@ import os
 import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -43,13 +43,20 @@ class Prompt:
     messages: Sequence[Mapping[str, Any]]
     tools: Sequence[Any] = ()
     format: Any = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """What the user adds to the body: read by the model for all that is known, so its bytes bound it too."""
 
     @cached_property
     def most(self) -> int:
         """More tokens than this it cannot have, whatever the tokenizer."""
         texts = sum(len(text.encode("utf-8", "surrogatepass")) for text in self._texts())
         tools = _MOST_FOR_TOOLS if self.tools else 0
-        return texts + tools + _MOST_PER_MESSAGE * (len(self.messages) + 1) + _MOST_PER_PART * self._parts
+        parts = self._parts
+        if self.extra:
+            texts += len(_json(self.extra).encode("utf-8", "surrogatepass"))
+            tools = _MOST_FOR_TOOLS
+            parts += sum(1 for _ in _media(self.extra))
+        return texts + tools + _MOST_PER_MESSAGE * (len(self.messages) + 1) + _MOST_PER_PART * parts
 
     @property
     def may_be_cached(self) -> bool:
@@ -109,6 +116,32 @@ def _text(content: Any) -> Any:
             return _json(content)
         return content.get("text")
     return content
+
+
+def _media(value: Any) -> Iterator[Any]:
+    """The images, files and the like anywhere within a value."""
+    if isinstance(value, Mapping):
+        if isinstance(value.get("type"), str) and value["type"] in _MEDIA:
+            yield value
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for each in value:
+            yield from _media(each)
+
+
+_MEDIA = frozenset(
+    {
+        "audio",
+        "document",
+        "file",
+        "image",
+        "image_url",
+        "input_audio",
+        "input_file",
+        "input_image",
+        "video_url",
+    }
+)
 
 
 def _json(value: Any) -> str:
