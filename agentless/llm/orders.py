@@ -2,7 +2,6 @@
 
 import logging
 import math
-import threading
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from agentless.llm.options import settle
 from agentless.llm.prices import PriceList
 from agentless.llm.replies import Tokens
 from agentless.llm.tokens import Prompt
+from agentless.locks import ForkLock
 
 if TYPE_CHECKING:
     from agentless.llm.budget import Budget
@@ -95,7 +95,7 @@ class Orders:
         self._credentials: Credentials = providers.resolve_credentials(settings, model=key)
         secrets.remember(self._credentials.secrets())
         self._is_embedded = providers.provider_of(settings).embedded
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
         self._variants: dict[Any, Variant] = {}
         self._warned: set[str] = set()
         self.base = self._work_out(settings)
@@ -233,7 +233,7 @@ def most_completion(request: Mapping[str, Any], longest: int | None) -> int | No
 
 
 def _option_tables(request: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Where a service may find its options: in the request, in what the user adds, and in their own tables."""
+    """Where a service may find its options: in the request, in the user's additions, in their own tables."""
     tables = [request, request.get("extra_body") or {}]
     inner = [table[name] for table in tables for name in _OPTION_TABLES if name in table]
     return tables + [each for each in inner if isinstance(each, Mapping)]

@@ -10,15 +10,15 @@ import importlib.util
 import json
 import os
 import re
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from agentless.frozen import thaw
+from agentless.frozen import kept, thaw
 from agentless.llm.names import identify
+from agentless.locks import ForkLock
 
 _PER_MESSAGE = 4  # role and separators (OpenAI's cookbook: 3 or 4)
 _PER_PART = 1_500  # an image of common size, as OpenAI and Anthropic count it
@@ -32,7 +32,7 @@ _BYTES_PER_TOKEN = 4
 _LEAST_CACHED = 1_024  # tokens; OpenAI, Anthropic (more for some models), and DeepSeek from 64
 _FEWEST_BYTES = 2  # per token, in prose of any language
 
-_lock = threading.Lock()
+_lock = ForkLock(delays_forks=True)
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Prompt:
     extra: Mapping[str, Any] = field(default_factory=dict)
     """What the user adds to the body: read by the model for all that is known, so its bytes bound it too."""
 
-    @cached_property
+    @kept
     def most(self) -> int:
         """More tokens than this it cannot have, whatever the tokenizer."""
         texts = sum(len(text.encode("utf-8", "surrogatepass")) for text in self._texts())
@@ -63,13 +63,13 @@ class Prompt:
         """Claims that it may be long enough for a service to cache it."""
         return self.most >= _LEAST_CACHED * _FEWEST_BYTES
 
-    @cached_property
+    @kept
     def tokens(self) -> int:
         """The tokens, counted: milliseconds for 100 kB, and some tenths of a second the first time."""
         texts = sum(count_tokens(text, self.model) for text in self._texts())
         return texts + _PER_MESSAGE * len(self.messages) + _PER_PART * self._parts
 
-    @cached_property
+    @kept
     def _parts(self) -> int:
         return sum(not isinstance(_text(part), str) for part in self._contents())
 

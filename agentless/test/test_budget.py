@@ -317,7 +317,7 @@ def test_a_usage_that_says_nothing_is_an_unknown_bill(server: Loopback, usage: b
 
 
 @pytest.mark.parametrize(
-    ("extra", "tokens"),
+    "extra, tokens",
     [
         ({"max_tokens": 50_000}, 50_000),
         ({"max_tokens": "50000"}, 50_000),
