@@ -28,7 +28,7 @@ from agentless.llm import transport, wire
 from agentless.llm.accounts import Permit
 from agentless.llm.failures import as_litellm, redact
 from agentless.llm.limits import Gate
-from agentless.llm.replies import Bill, Event, Reply, fold
+from agentless.llm.replies import Bill, Event, Reply, Tokens, fold
 from agentless.llm.retries import (
     Decision,
     Fault,
@@ -292,12 +292,8 @@ def _bill(attempt: _Attempt) -> Bill:
     unsent = unsent or isinstance(exchange.failure, _NEVER_SENT)
     if refused or unsent:
         return Bill()
-    if tokens is None:
-        return Bill(is_known=False)
-    # No prompt is of no tokens, and no text either: a service that says so does not count.
-    said = any(sample.text or sample.calls for sample in attempt.reply.samples.values())
-    if tokens.prompt == 0 or (said and tokens.completion == 0):
-        return Bill(tokens, is_known=False)
+    if tokens is None or not attempt.reply.is_counted:
+        return Bill(tokens or Tokens(), is_known=False)
     # A stream's first events may have counts too (Anthropic's), and only its last ones have all.
     return Bill(tokens, not exchange.is_streaming or attempt.reply.is_finished or exchange.done)
 

@@ -29,6 +29,7 @@ OVERRIDES = frozenset(
 """The settings that a single call may set differently."""
 
 _MOST_VARIANTS = 64  # of overrides that one model remembers
+_MOST_SAMPLES = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,4 +267,6 @@ def _sample_count(value: object) -> int:
         raise TypeError(f"num_samples must be an integer, not {value!r}")
     if value < 1:
         raise ValueError(f"num_samples must be 1 or more, not {value}")
+    if value > _MOST_SAMPLES:
+        raise ValueError(f"num_samples must be at most {_MOST_SAMPLES:,}: all of them are kept in memory")
     return value

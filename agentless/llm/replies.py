@@ -222,6 +222,13 @@ class Reply:
             sample.finish_reason = finish_reason(event.finish_reason, bool(sample.calls))
 
     @property
+    def is_counted(self) -> bool:
+        """Claims that the tokens can have been counted: no prompt is of none, and no text either."""
+        said = any(any(sample.text) or sample.calls for sample in self.samples.values())
+        tokens = self.tokens or Tokens()
+        return tokens.prompt > 0 and (tokens.completion > 0 or not said)
+
+    @property
     def is_finished(self) -> bool:
         """Claims that the provider itself said of every sample why it ended."""
         return bool(self.samples) and all(sample.finish_reason for sample in self.samples.values())
