@@ -108,6 +108,8 @@ def read_config(table: Mapping[str, Any], *, path: Path | None = None) -> Config
 
 def _text(file: Path) -> str | Problem:
     try:
+        if file.is_fifo():  # opening it could wait for ever
+            return Problem("", "is a pipe; allowed: a TOML file")
         content = file.read_bytes()
     except FileNotFoundError:
         return Problem("", f"there is no such file (in {_folder(file)})")

@@ -1,7 +1,9 @@
 """JSON-like values that cannot change: what settings keep of TOML tables and of the caller's dicts."""
 
-from collections.abc import Mapping
-from typing import Any, Never
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, Never, TypeVar
+
+T = TypeVar("T")
 
 
 class FrozenDict(dict[str, Any]):
@@ -47,3 +49,19 @@ def thaw(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [thaw(item) for item in value]
     return value
+
+
+class kept(Generic[T]):  # noqa: N801  # a decorator, used as `property` is
+    """A property worked out at its first use.
+
+    `functools.cached_property` of Python 3.11 holds a lock of the whole class meanwhile: threads wait for
+    each other's, and a child that was forked then waits for ever. Here two threads may both work it out.
+    """
+
+    def __init__(self, work_out: Callable[[Any], T]) -> None:
+        self._work_out = work_out
+        self.__doc__ = work_out.__doc__
+
+    def __get__(self, instance: Any, owner: type) -> T:
+        value = instance.__dict__[self._work_out.__name__] = self._work_out(instance)
+        return value

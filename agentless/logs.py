@@ -2,14 +2,14 @@
 
 import logging
 import sys
-import threading
 from typing import TextIO
 
 from agentless.errors import ConfigError, Problem
+from agentless.locks import ForkLock
 from agentless.settings import LoggingSettings
 
 LOGGER = "agentless"
-_lock = threading.Lock()
+_lock = ForkLock()
 
 
 def configure_logging(settings: LoggingSettings | None) -> None:

@@ -86,8 +86,9 @@ def key_path(path: Path) -> str:
         else:
             import json
 
-            bare = re.fullmatch(r"[A-Za-z0-9_-]+", part)
-            text += ("." if text else "") + (part if bare else json.dumps(part, ensure_ascii=False))
+            name = str(part)  # a dict's key can be anything
+            bare = re.fullmatch(r"[A-Za-z0-9_-]+", name)
+            text += ("." if text else "") + (name if bare else json.dumps(name, ensure_ascii=False))
     return text
 
 

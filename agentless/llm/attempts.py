@@ -30,7 +30,7 @@ from agentless.llm.accounts import Permit
 from agentless.llm.failures import as_litellm, redact
 from agentless.llm.inline_thinking import Splitter
 from agentless.llm.limits import Gate
-from agentless.llm.replies import Bill, Event, Reply, fold
+from agentless.llm.replies import Bill, Event, Reply, Tokens, fold
 from agentless.llm.retries import (
     Decision,
     Fault,
@@ -336,8 +336,8 @@ def _bill(attempt: _Attempt) -> Bill:
     unsent = unsent or isinstance(exchange.failure, _NEVER_SENT)
     if refused or unsent:
         return Bill()
-    if tokens is None:
-        return Bill(is_known=False)
+    if tokens is None or not attempt.reply.is_counted:
+        return Bill(tokens or Tokens(), is_known=False)
     # A stream's first events may have counts too (Anthropic's), and only its last ones have all.
     return Bill(tokens, not exchange.is_streaming or attempt.reply.is_finished or exchange.done)
 

@@ -18,6 +18,7 @@ from agentless.llm.orders import OVERRIDES, Account, Message, Orders
 from agentless.llm.prices import price_list
 from agentless.llm.quotes import Quote
 from agentless.llm.trajectory import Chunk, Trajectory
+from agentless.locks import IMPORTS
 
 if TYPE_CHECKING:
     # What waits and sends takes longer to import than all of this, and comes with the first call.
@@ -73,7 +74,7 @@ class CodegenModel:
         prices = price_list(settings, self.capabilities)
         self._account = Account(self.key, prices, self.ledger, budget)
         if budget is not None:
-            quotes.check_bounds(self._account, self.capabilities)
+            quotes.check_bounds(self._account, self.capabilities, settings.extra_body)
 
     @property
     def name(self) -> str:
@@ -114,7 +115,8 @@ class CodegenModel:
             litellm's exceptions, DeadlineExceededError, EmptyReplyError, StreamInterruptedError: none
                 arrived; see `agentless.errors`.
         """
-        from agentless.llm.bridge import run
+        with IMPORTS:
+            from agentless.llm.bridge import run
 
         return run(self._prepare(message, num_samples, prompt_cache, overrides)(None))
 
@@ -126,7 +128,8 @@ class CodegenModel:
         **overrides: Any,
     ) -> list[Trajectory]:
         """`codegen`, awaited; cancelling the task cancels the requests."""
-        from agentless.llm.bridge import run_async
+        with IMPORTS:
+            from agentless.llm.bridge import run_async
 
         return await run_async(self._prepare(message, num_samples, prompt_cache, overrides)(None))
 
@@ -146,7 +149,8 @@ class CodegenModel:
             As `codegen`; and StreamInterruptedError where the stream breaks after its first chunk, with
             the text so far.
         """
-        from agentless.llm.streams import Stream
+        with IMPORTS:
+            from agentless.llm.streams import Stream
 
         return Stream(self._prepare(message, num_samples, prompt_cache, overrides))
 
@@ -158,7 +162,8 @@ class CodegenModel:
         **overrides: Any,
     ) -> "AsyncStream[Chunk]":
         """`codegen_stream` for `async for`."""
-        from agentless.llm.streams import AsyncStream
+        with IMPORTS:
+            from agentless.llm.streams import AsyncStream
 
         return AsyncStream(self._prepare(message, num_samples, prompt_cache, overrides))
 
@@ -192,7 +197,8 @@ class CodegenModel:
             As `codegen`; UnsupportedFeatureError: the model cannot call tools; nothing was sent.
         """
         manner = tools.Manner(answer, nudge, rounds)
-        from agentless.llm.bridge import run
+        with IMPORTS:
+            from agentless.llm.bridge import run
 
         return run(self._converse(message, num_samples, prompt_cache, manner, overrides))
 
@@ -209,7 +215,8 @@ class CodegenModel:
     ) -> list[tools.ToolTrajectory]:
         """`codegen_w_tool`, awaited; cancelling the task ends the conversations."""
         manner = tools.Manner(answer, nudge, rounds)
-        from agentless.llm.bridge import run_async
+        with IMPORTS:
+            from agentless.llm.bridge import run_async
 
         return await run_async(self._converse(message, num_samples, prompt_cache, manner, overrides))
 
@@ -253,7 +260,8 @@ class CodegenModel:
     ) -> "Callable[[EmitChunk | None], Any]":
         """Check the arguments now, in the caller's thread; what is returned does the work."""
         order, n = self._orders.take(self._account, message, num_samples, prompt_cache, overrides)
-        from agentless.llm.sampling import sample
+        with IMPORTS:
+            from agentless.llm.sampling import sample
 
         return lambda emit: sample(order, n, emit)
 

@@ -1,7 +1,7 @@
 """From a caller's arguments to an order: checked at once, in the caller's thread; nothing is sent here."""
 
 import logging
-import threading
+import math
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from agentless.llm.options import settle
 from agentless.llm.prices import PriceList
 from agentless.llm.replies import Tokens
 from agentless.llm.tokens import Prompt
+from agentless.locks import ForkLock
 
 if TYPE_CHECKING:
     from agentless.llm.budget import Budget
@@ -28,6 +29,7 @@ OVERRIDES = frozenset(
 """The settings that a single call may set differently."""
 
 _MOST_VARIANTS = 64  # of overrides that one model remembers
+_MOST_SAMPLES = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,7 @@ class Orders:
         self._credentials: Credentials = providers.resolve_credentials(settings, model=key)
         secrets.remember(self._credentials.secrets())
         self._is_embedded = providers.provider_of(settings).embedded
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
         self._variants: dict[Any, Variant] = {}
         self._warned: set[str] = set()
         self.base = self._work_out(settings)
@@ -142,7 +144,13 @@ class Orders:
                 prompt_cache=caches,
             )
 
-        prompt = Prompt(settings.name, conversation.messages, settings.tools, settings.response_format)
+        prompt = Prompt(
+            settings.name,
+            conversation.messages,
+            settings.tools,
+            settings.response_format,
+            settings.extra_body,
+        )
         order = Order(
             settings=settings,
             build=build,
@@ -219,13 +227,42 @@ def most_completion(request: Mapping[str, Any], longest: int | None) -> int | No
 
     `None`: there is no limit.
     """
-    extra = request.get("extra_body") or {}
-    said = [each.get(name) for each in (request, extra) for name in _LIMITS]
-    limits = [each for each in said if isinstance(each, int)] or ([longest] if longest else [])
-    return max(limits) * int(request.get("n", 1)) if limits else None
+    tables = _option_tables(request)
+    said = [_number(table[name]) for table in tables for name in _LIMITS if name in table]
+    # What is no number above 0 (null, -1, a word) is no limit to some servers.
+    limits = [longest if each is None else each for each in said] or [longest]
+    counts = [_number(table[name]) or _MOST_CHOICES for table in tables for name in _COUNTS if name in table]
+    known = [each for each in limits if each is not None]
+    return max(known) * max([1, *counts]) if len(known) == len(limits) else None
 
 
-_LIMITS = ("max_tokens", "max_completion_tokens")
+def _option_tables(request: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Where a service may find its options: in the request, in the user's additions, in their own tables."""
+    tables = [request, request.get("extra_body") or {}]
+    inner = [table[name] for table in tables for name in _OPTION_TABLES if name in table]
+    return tables + [each for each in inner if isinstance(each, Mapping)]
+
+
+def _number(value: Any) -> int | None:
+    """The number above 0 that a service may read here, in whatever type it is written."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return math.ceil(number) if 0 < number < math.inf else None
+
+
+_LIMITS = (
+    "max_tokens",
+    "max_completion_tokens",
+    "max_output_tokens",
+    "max_new_tokens",
+    "maxOutputTokens",
+    "num_predict",
+)
+_COUNTS = ("n", "best_of", "candidateCount", "candidate_count")
+_OPTION_TABLES = ("generationConfig", "generation_config", "options", "parameters", "inferenceConfig")
+_MOST_CHOICES = 128  # OpenAI's own limit
 
 
 def _sample_count(value: object) -> int:
@@ -233,4 +270,6 @@ def _sample_count(value: object) -> int:
         raise TypeError(f"num_samples must be an integer, not {value!r}")
     if value < 1:
         raise ValueError(f"num_samples must be 1 or more, not {value}")
+    if value > _MOST_SAMPLES:
+        raise ValueError(f"num_samples must be at most {_MOST_SAMPLES:,}: all of them are kept in memory")
     return value

@@ -1,6 +1,7 @@
 """What a call would use and cost, without sending it."""
 
-from typing import TypedDict
+from collections.abc import Mapping
+from typing import Any, TypedDict
 
 from agentless.errors import ConfigError, Problem
 from agentless.llm.capabilities import Capabilities
@@ -53,8 +54,8 @@ def quote(order: Order, n: int) -> Quote:
     )
 
 
-def check_bounds(account: Account, capabilities: Capabilities) -> None:
-    """See that a request's cost can be bounded: a budget needs that.
+def check_bounds(account: Account, capabilities: Capabilities, extra: Mapping[str, Any]) -> None:
+    """See that a request's cost can be bounded, whatever `extra` (`extra_body`) says: a budget needs that.
 
     Raises:
         ConfigError: It cannot, and what to set.
@@ -62,7 +63,10 @@ def check_bounds(account: Account, capabilities: Capabilities) -> None:
     if account.prices is None:
         text = "its price is not known, and there is a budget (max_cost); allowed: a price in USD per token"
         keys = ["input_cost_per_token", "output_cost_per_token"]
-    elif capabilities.token_limit_name is None and capabilities.max_output_tokens is None:
+    elif capabilities.max_output_tokens is None and (
+        capabilities.token_limit_name is None
+        or most_completion({"max_tokens": 1, "extra_body": extra}, None) is None
+    ):
         text = "the length of its replies cannot be limited, and there is a budget; allowed: the longest"
         keys = ["capabilities.max_output_tokens"]
     else:

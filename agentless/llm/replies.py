@@ -4,6 +4,7 @@ Both kinds arrive as `Event`s (a whole reply is one event a choice), so that tex
 reasons and usage are read in one place, and any split of a stream folds to the same trajectories.
 """
 
+import math
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -245,6 +246,13 @@ class Reply:
                 self.unknown.add(event.finish_reason)
 
     @property
+    def is_counted(self) -> bool:
+        """Claims that the tokens can have been counted: no prompt is of none, and no text either."""
+        said = any(any(sample.text) or sample.calls for sample in self.samples.values())
+        tokens = self.tokens or Tokens()
+        return tokens.prompt > 0 and (tokens.completion > 0 or not said)
+
+    @property
     def is_finished(self) -> bool:
         """Claims that the provider itself said of every sample why it ended."""
         return bool(self.samples) and all(sample.finish_reason for sample in self.samples.values())
@@ -303,7 +311,6 @@ def _get(source: Any, name: str) -> Any:
 def count_of(source: Any, name: str) -> int:
     """The number of this name in a usage object or mapping; 0 where there is none."""
     value = _get(source, name)
-    try:
-        return int(value) if isinstance(value, (int, float)) else 0
-    except (OverflowError, ValueError):  # no number, or one without end
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return 0
+    return int(value) if 0 < value < math.inf else 0

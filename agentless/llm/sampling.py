@@ -192,7 +192,7 @@ class _Run:
         ][: len(numbers)]
         self.brought = max(self.brought, len(good))
         account, tokens = self.order.account, reply.tokens
-        usages = split_usage(tokens, account.cost(tokens) if tokens else None, len(good))
+        usages = split_usage(tokens, account.cost(tokens) if tokens and tokens.prompt else None, len(good))
         placed = _place(numbers, [choice for choice, _ in good])
         for number, (_, sample), usage in zip(placed, good, usages, strict=True):
             trajectory = _trajectory(sample, usage, outcome)

@@ -10,15 +10,15 @@ import importlib.util
 import json
 import os
 import re
-import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache, cached_property
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from agentless.frozen import thaw
+from agentless.frozen import kept, thaw
 from agentless.llm.names import identify
+from agentless.locks import ForkLock
 
 _PER_MESSAGE = 4  # role and separators (OpenAI's cookbook: 3 or 4)
 _PER_PART = 1_500  # an image of common size, as OpenAI and Anthropic count it
@@ -32,7 +32,7 @@ _BYTES_PER_TOKEN = 4
 _LEAST_CACHED = 1_024  # tokens; OpenAI, Anthropic (more for some models), and DeepSeek from 64
 _FEWEST_BYTES = 2  # per token, in prose of any language
 
-_lock = threading.Lock()
+_lock = ForkLock(delays_forks=True)
 
 
 @dataclass(frozen=True)
@@ -43,26 +43,33 @@ class Prompt:
     messages: Sequence[Mapping[str, Any]]
     tools: Sequence[Any] = ()
     format: Any = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """What the user adds to the body: read by the model for all that is known, so its bytes bound it too."""
 
-    @cached_property
+    @kept
     def most(self) -> int:
         """More tokens than this it cannot have, whatever the tokenizer."""
         texts = sum(len(text.encode("utf-8", "surrogatepass")) for text in self._texts())
         tools = _MOST_FOR_TOOLS if self.tools else 0
-        return texts + tools + _MOST_PER_MESSAGE * (len(self.messages) + 1) + _MOST_PER_PART * self._parts
+        parts = self._parts
+        if self.extra:
+            texts += len(_json(self.extra).encode("utf-8", "surrogatepass"))
+            tools = _MOST_FOR_TOOLS
+            parts += sum(1 for _ in _media(self.extra))
+        return texts + tools + _MOST_PER_MESSAGE * (len(self.messages) + 1) + _MOST_PER_PART * parts
 
     @property
     def may_be_cached(self) -> bool:
         """Claims that it may be long enough for a service to cache it."""
         return self.most >= _LEAST_CACHED * _FEWEST_BYTES
 
-    @cached_property
+    @kept
     def tokens(self) -> int:
         """The tokens, counted: milliseconds for 100 kB, and some tenths of a second the first time."""
         texts = sum(count_tokens(text, self.model) for text in self._texts())
         return texts + _PER_MESSAGE * len(self.messages) + _PER_PART * self._parts
 
-    @cached_property
+    @kept
     def _parts(self) -> int:
         return sum(not isinstance(_text(part), str) for part in self._contents())
 
@@ -109,6 +116,32 @@ def _text(content: Any) -> Any:
             return _json(content)
         return content.get("text")
     return content
+
+
+def _media(value: Any) -> Iterator[Any]:
+    """The images, files and the like anywhere within a value."""
+    if isinstance(value, Mapping):
+        if isinstance(value.get("type"), str) and value["type"] in _MEDIA:
+            yield value
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for each in value:
+            yield from _media(each)
+
+
+_MEDIA = frozenset(
+    {
+        "audio",
+        "document",
+        "file",
+        "image",
+        "image_url",
+        "input_audio",
+        "input_file",
+        "input_image",
+        "video_url",
+    }
+)
 
 
 def _json(value: Any) -> str:

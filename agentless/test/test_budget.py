@@ -5,8 +5,10 @@ import multiprocessing
 import os
 import pickle
 import random
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -22,6 +24,8 @@ from agentless.errors import (
 from agentless.llm import bridge
 from agentless.llm.budget import Budget
 from agentless.loopback import Entry, Loopback, Reply, faults
+from agentless.loopback.draft import Draft, Plan
+from agentless.loopback.wire import JSON
 from agentless.test.ways import KEY, MODELS, QUICK, WAYS, Way
 from agentless.util.model_factory import ModelFactory
 
@@ -269,3 +273,85 @@ def test_what_was_never_sent_is_not_spent(server: Loopback) -> None:
     assert factory.budget is not None
     assert factory.budget.reserved == 0
     assert factory.budget.spent == pytest.approx(billed(server))
+
+
+@dataclass(frozen=True)
+class WrongUsage(faults.ReplyFault):
+    """A right reply with a usage that nobody can have counted."""
+
+    usage: bytes = b"{}"
+
+    def plan(self, draft: Draft) -> Plan:
+        """The reply with that usage, wherever it has one."""
+        if not draft.entry.stream:
+            return Plan([draft.whole(self._wrong(draft.body), content_type=JSON)])
+        events = draft.events
+        tail = [*events.finish, *events.usage, *events.done]
+        return Plan(draft.paced(events.pieces, [self._wrong(each) for each in tail]))
+
+    def _wrong(self, text: bytes) -> bytes:
+        return re.sub(rb'"usage": ?\{(?:[^{}]|\{[^{}]*\})*\}', b'"usage": ' + self.usage, text)
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        b"{}",
+        b"null",
+        b'"none"',
+        b'{"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}',
+        b'{"prompt_tokens": "9", "completion_tokens": "9", "total_tokens": "18"}',
+        b'{"prompt_tokens": -9, "completion_tokens": -900000, "total_tokens": -900009}',
+        b'{"prompt_tokens": 9, "completion_tokens": 0, "total_tokens": 9}',
+        b'{"prompt_tokens": 1e999, "completion_tokens": true, "total_tokens": 9}',
+    ],
+)
+def test_a_usage_that_says_nothing_is_an_unknown_bill(server: Loopback, usage: bytes, way: Way) -> None:
+    """It counts at its worst case, and the ledger says that it is unknown."""
+    server.script(WrongUsage(reply="word " * 100, usage=usage))
+    factory = factory_of(server, 1.0, max_new_tokens=1000)
+    assert way.call(factory.create_model())[0]["response"] == "word " * 100
+    assert factory.budget is not None
+    assert 0.005 < factory.budget.spent < 0.006
+    assert factory.ledger.snapshot()["total"]["unknown"] == 1
+
+
+@pytest.mark.parametrize(
+    "extra, tokens",
+    [
+        ({"max_tokens": 50_000}, 50_000),
+        ({"max_tokens": "50000"}, 50_000),
+        ({"max_completion_tokens": 5e4}, 50_000),
+        ({"generationConfig": {"maxOutputTokens": 50_000}}, 50_000),
+        ({"n": 7}, 700),
+        ({"n": "7"}, 700),
+        ({"n": 7.0, "max_tokens": 200}, 1_400),
+        ({"max_tokens": None}, 8_000),
+        ({"max_tokens": -1}, 8_000),
+    ],
+    ids=str,
+)
+def test_extra_body_counts_for_the_budget(server: Loopback, extra: dict[str, Any], tokens: int) -> None:
+    """A limit or a number of replies in it is what may be charged, in whatever type it is written."""
+    factory = factory_of(
+        server, 1e-9, max_new_tokens=100, extra_body=extra, capabilities={"max_output_tokens": 8_000}
+    )
+    with pytest.raises(BudgetExceededError) as caught:
+        factory.create_model().codegen("hi")
+    assert tokens * 5e-6 <= caught.value.asked < tokens * 5e-6 + 0.002
+    assert server.journal == []
+
+
+def test_what_extra_body_adds_to_the_prompt_is_charged(server: Loopback) -> None:
+    """Its bytes are tokens at the worst."""
+    tools = [{"type": "function", "function": {"name": "f", "description": "word " * 20_000}}]
+    factory = factory_of(server, 1e-9, max_new_tokens=1, extra_body={"tools": tools})
+    with pytest.raises(BudgetExceededError) as caught:
+        factory.create_model().codegen("hi")
+    assert caught.value.asked > 0.1
+
+
+def test_a_budget_needs_a_limit_in_extra_body_too(server: Loopback) -> None:
+    """Where extra_body takes the limit away and the model's own is not known, the model cannot be made."""
+    with pytest.raises(ConfigError, match=r"models\.m\.capabilities\.max_output_tokens"):
+        factory_of(server, 1.0, extra_body={"max_tokens": None}).create_model()

@@ -531,3 +531,19 @@ def test_loading_and_making_a_model_import_nothing_heavy(tmp_path: Path) -> None
         [sys.executable, "-c", code], cwd=tmp_path, env=environ, capture_output=True, text=True, check=True
     )
     assert (run.stdout.strip(), run.stderr) == ("True\n[]", "")
+
+
+def test_a_pipe_is_no_config(tmp_path: Path) -> None:
+    """It is refused at once: to open it could wait for ever."""
+    pipe = tmp_path / "config.toml"
+    os.mkfifo(pipe)
+    with pytest.raises(ConfigError, match="is a pipe"):
+        load_config(pipe)
+
+
+@pytest.mark.parametrize("key", [1, None, 2.5, b"x", ("a", 1)], ids=repr)
+def test_a_key_that_is_no_text(key: Any) -> None:
+    """It is told where it stands."""
+    for table in ({key: 1, "models": {}}, {"models": {"m": {"name": "x", "provider": "openai", key: 1}}}):
+        with pytest.raises(ConfigError, match="unknown key"):
+            read_config(table)

@@ -180,3 +180,10 @@ def test_native_n_warms_the_cache_too(server: Loopback, make_model: MakeModel, w
         True,
         True,
     ]
+
+
+def test_no_more_samples_than_can_be_kept(server: Loopback, make_model: MakeModel) -> None:
+    """A number beyond all memory is an error at once."""
+    with pytest.raises(ValueError, match="at most 1,000,000"):
+        make_model(temperature=0.5).codegen("hi", num_samples=10**30)
+    assert server.journal == []

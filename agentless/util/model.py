@@ -6,13 +6,13 @@ looked up by name in a config first (see `pipeline_settings.py`), so that the fe
 """
 
 import json
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from agentless.llm.codegen import CodegenModel, Message, make_codegen_model
 from agentless.llm.trajectory import Usage
+from agentless.locks import ForkLock
 from agentless.util.edit_tool import EDIT_TOOL, EDITED, NUDGE, as_function
 from agentless.util.pipeline_settings import find, settle
 
@@ -98,7 +98,7 @@ class ChatDecoder(DecoderBase):
     ) -> None:
         super().__init__(name, logger, batch_size, temperature, max_new_tokens)
         self._found = find(name, self.backend)
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
         self._made: CodegenModel | None = None
 
     @property

@@ -1,12 +1,12 @@
 """From a config to models."""
 
-import threading
 from typing import TYPE_CHECKING, Any
 
 from agentless.config import BudgetSettings, Config
 from agentless.credentials import hide_keys
 from agentless.errors import UnknownModelError
 from agentless.llm.ledger import Ledger
+from agentless.locks import IMPORTS, ForkLock
 from agentless.logs import configure_logging
 from agentless.problems import did_you_mean
 
@@ -48,7 +48,7 @@ class ModelFactory:
         self.ledger = Ledger()
         self.budget = None if settings.max_cost is None else _budget(settings.max_cost)
         self._models: dict[Any, CodegenModel] = {}
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
         if config.logging is not None:
             configure_logging(config.logging)
 
@@ -80,7 +80,8 @@ class ModelFactory:
                 name=str(key),
                 known=models,
             )
-        from agentless.llm.codegen import make_codegen_model
+        with IMPORTS:
+            from agentless.llm.codegen import make_codegen_model
 
         settings = models[key].with_overrides(**overrides)
         with self._lock:
@@ -100,6 +101,7 @@ class ModelFactory:
 
 
 def _budget(max_cost: float) -> "Budget":
-    from agentless.llm.budget import Budget
+    with IMPORTS:
+        from agentless.llm.budget import Budget
 
     return Budget(max_cost)

@@ -5,7 +5,6 @@ is one; a model without a table in it is one of the backend's own.
 """
 
 import os
-import threading
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -17,11 +16,12 @@ from agentless.llm import providers
 from agentless.llm.budget import Budget
 from agentless.llm.ledger import Ledger
 from agentless.llm.options import BUDGETS, effort_word
+from agentless.locks import ForkLock
 from agentless.problems import key_path
 
 VARIABLE = "AGENTLESS_CONFIG"
 DEFAULT = "config.toml"
-_lock = threading.Lock()
+_lock = ForkLock()
 
 # Without a config: a failed instance ends the pipeline's whole run of hours, so failures that pass are
 # waited for as long as a service's bad quarter of an hour takes.
