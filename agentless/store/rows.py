@@ -1,0 +1,357 @@
+"""What happens in the tables, as functions of a database within a transaction: the same for every engine.
+
+The SQL is what SQLite (3.24 and later) and PostgreSQL both speak, with `?` for values; what they do each in
+their own way is behind `Database`. Nothing here waits, commits or knows of threads.
+"""
+
+import json
+import time
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from agentless.store.differences import Nearest, nearest_of
+from agentless.store.keys import KEY_VERSION, Request, canonical
+from agentless.store.protocol import (
+    Attempt,
+    AttemptRow,
+    Claim,
+    Finished,
+    Outcome,
+    Plan,
+    Recorded,
+    StoredSample,
+)
+
+_CANDIDATES = 50  # requests that are looked at for the nearest one
+
+
+class Database(Protocol):
+    """One connection, in a transaction."""
+
+    def execute(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Run one statement."""
+
+    def now(self) -> float:
+        """The clock that all users of the store share."""
+
+    def is_alive(self, slot: int) -> bool:
+        """Whether the process with this slot may be alive, where that can be seen; else true."""
+
+
+class Owner(NamedTuple):
+    """Who asks: one process's store, with the length of its leases in seconds."""
+
+    id: str
+    slot: int
+    lease: float
+    fences: Callable[[], int]
+    """A number that nobody has had before."""
+
+
+def look(db: Database, request: Request, indexes: Sequence[int]) -> dict[int, StoredSample]:
+    """The samples that are there."""
+    rows = db.execute(
+        "SELECT s.idx, s.trajectory, s.attempt, s.created FROM sample s JOIN request r ON r.id = s.request "
+        "WHERE r.key = ? AND s.idx BETWEEN ? AND ?",
+        (request.key, min(indexes, default=0), max(indexes, default=-1)),
+    )
+    wanted = set(indexes)
+    return {row[0]: _sample(*row) for row in rows if row[0] in wanted}
+
+
+def ask(db: Database, owner: Owner, request: Request, indexes: Sequence[int]) -> Plan:
+    """What is there, and claims on the rest, as far as nobody who lives has them."""
+    number = add_request(db, request)
+    hits = look(db, request, indexes)
+    taken = _taken(db, number)
+    claims, waits = [], []
+    for index in dict.fromkeys(indexes):
+        if index in hits:
+            continue
+        holder = taken.get(index)
+        if holder is not None and (holder == owner.id or not _bury_if_dead(db, holder)):
+            waits.append(index)
+            continue
+        claim = Claim(request, index, owner.fences())
+        db.execute(
+            "INSERT INTO claim (request, idx, owner, fence) VALUES (?, ?, ?, ?)",
+            (number, index, owner.id, claim.fence),
+        )
+        claims.append(claim)
+    if claims:
+        renew(db, owner)
+    return Plan(hits, tuple(claims), tuple(waits))
+
+
+def is_blocked(db: Database, owner: Owner, request: Request, index: int) -> bool:
+    """Whether somebody who lives is getting this sample, and it has not come yet."""
+    rows = db.execute(
+        "SELECT c.owner FROM claim c JOIN request r ON r.id = c.request WHERE r.key = ? AND c.idx = ?",
+        (request.key, index),
+    )
+    return bool(rows) and (rows[0][0] == owner.id or not _is_dead(db, rows[0][0]))
+
+
+def begin(db: Database, owner: Owner, claims: Sequence[Claim], body: Mapping[str, Any] | None) -> Attempt:
+    """Write an attempt down, for those of the claims that still hold."""
+    request = claims[0].request
+    number = _number(db, request)
+    held = _fences(db, number)
+    mine = tuple(each for each in claims if held.get(each.index) == each.fence)
+    lost = tuple(each for each in claims if each not in mine)
+    attempt = uuid.uuid4().hex
+    if not mine or number is None:
+        return Attempt(attempt, (), lost)
+    if body is not None:
+        db.execute("UPDATE request SET body = ? WHERE id = ? AND body IS NULL", (canonical(body), number))
+    before = db.execute("SELECT count(*) FROM attempt WHERE request = ?", (number,))[0][0]
+    db.execute(
+        "INSERT INTO attempt (id, request, indexes, number, owner, state, begun) "
+        "VALUES (?, ?, ?, ?, ?, 'sent', ?)",
+        (attempt, number, json.dumps([each.index for each in mine]), before + 1, owner.id, time.time()),
+    )
+    renew(db, owner)
+    return Attempt(attempt, mine, lost, before + 1)
+
+
+def record(db: Database, attempt: Attempt, finished: Finished) -> list[Recorded]:
+    """Keep an attempt's samples: at their index if that is theirs or nobody's, else at the next free one."""
+    request = attempt.claims[0].request
+    number = add_request(db, request)  # it may have been pruned meanwhile
+    fences = {claim.index: claim.fence for claim in attempt.claims}
+    wanted: list[int | None] = [*finished.samples, *([None] * len(finished.extra))]
+    now = time.time()
+    recorded = []
+    for choice, (index, sample) in enumerate(
+        zip(wanted, [*finished.samples.values(), *finished.extra], strict=True)
+    ):
+        at = index if index is not None and _may_have(db, number, index, fences) else _free(db, number)
+        _insert_sample(db, number, at, attempt.id, choice, json.dumps(sample), now)
+        winner = None if index in {None, at} else _sample_at(db, number, index or 0)
+        recorded.append(Recorded(at if index is None else index, at, winner))
+    release(db, [claim for claim in attempt.claims if claim.index in finished.samples])
+    _end(db, attempt, "done", None, finished.usage, finished.cost)
+    return recorded
+
+
+def fail(
+    db: Database,
+    attempt: Attempt,
+    outcome: Outcome,
+    error: str | None,
+    usage: Mapping[str, Any] | None,
+    cost: float | None,
+) -> None:
+    """Keep what an attempt cost that brought no sample."""
+    _end(db, attempt, outcome, error, usage, cost)
+
+
+def release(db: Database, claims: Iterable[Claim]) -> None:
+    """Give up claims."""
+    for claim in claims:
+        db.execute(
+            "DELETE FROM claim WHERE fence = ? AND idx = ? "
+            "AND request = (SELECT id FROM request WHERE key = ?)",
+            (claim.fence, claim.index, claim.request.key),
+        )
+
+
+def renew(db: Database, owner: Owner) -> None:
+    """Say that the owner lives, for another lease."""
+    db.execute(
+        "INSERT INTO owner (id, slot, lease, until) VALUES (?, ?, ?, ?) "
+        "ON CONFLICT (id) DO UPDATE SET until = excluded.until",
+        (owner.id, owner.slot, owner.lease, db.now() + owner.lease),
+    )
+
+
+def bury(db: Database, owner: str) -> None:
+    """End an owner: its claims are anybody's, and nobody knows what became of what it had sent."""
+    db.execute("DELETE FROM claim WHERE owner = ?", (owner,))
+    db.execute(
+        "UPDATE attempt SET state = 'unknown', ended = ? WHERE owner = ? AND state = 'sent'",
+        (time.time(), owner),
+    )
+    db.execute("DELETE FROM owner WHERE id = ?", (owner,))
+
+
+def bury_the_dead(db: Database) -> None:
+    """End every owner that is seen to be dead."""
+    for (owner,) in db.execute("SELECT id FROM owner"):
+        _bury_if_dead(db, owner)
+
+
+def next_free(db: Database, request: Request) -> int:
+    """The lowest index above every sample and every claim."""
+    highest = [
+        db.execute(
+            f"SELECT max(t.idx) FROM {table} t JOIN request r ON r.id = t.request WHERE r.key = ?",  # noqa: S608
+            (request.key,),
+        )[0][0]
+        for table in ("sample", "claim")
+    ]
+    return max(-1 if each is None else each for each in highest) + 1
+
+
+def nearest(db: Database, request: Request) -> Nearest | None:
+    """The request that is most like this one: the same messages first, then the same settings, then any."""
+    for condition, values in (
+        ("messages_hash = ? AND model = ?", (request.messages_hash, request.model)),
+        ("messages_hash = ?", (request.messages_hash,)),
+        ("settings_hash = ?", (request.settings_hash,)),
+        ("provider = ? AND model = ?", (request.provider, request.model)),
+        ("model = ?", (request.model,)),
+    ):
+        rows = db.execute(
+            "SELECT request FROM request r WHERE key <> ? AND "  # noqa: S608 - the conditions are ours
+            f"EXISTS (SELECT 1 FROM sample s WHERE s.request = r.id) AND {condition} "
+            "ORDER BY id LIMIT ?",
+            (request.key, *values, _CANDIDATES),
+        )
+        if rows:
+            return nearest_of(request, (Request.read(text) for (text,) in rows))
+    return None
+
+
+def attempts(db: Database, request: Request | None, state: str | None) -> list[AttemptRow]:
+    """The ledger."""
+    rows = db.execute(
+        "SELECT a.id, r.key, a.indexes, a.number, a.state, a.begun, a.ended, a.usage, a.cost, a.error "
+        "FROM attempt a JOIN request r ON r.id = a.request "
+        "WHERE (? = '' OR r.key = ?) AND (? = '' OR a.state = ?) ORDER BY a.begun, a.number",
+        (*[request.key if request else ""] * 2, *[state or ""] * 2),
+    )
+    return [
+        AttemptRow(
+            id=row[0],
+            key=row[1],
+            indexes=json.loads(row[2]),
+            number=row[3],
+            state=row[4],
+            begun=row[5],
+            ended=row[6],
+            usage=None if row[7] is None else json.loads(row[7]),
+            cost=row[8],
+            error=row[9],
+        )
+        for row in rows
+    ]
+
+
+def add_request(
+    db: Database, request: Request, *, body: str | None = None, created: float | None = None
+) -> int:
+    """The request's number in this database; it is written down if it is new."""
+    number = _number(db, request)
+    if number is not None:
+        return number
+    db.execute(
+        "INSERT INTO request "
+        "(key, key_version, provider, model, settings_hash, messages_hash, request, body, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING",
+        (
+            request.key,
+            KEY_VERSION,
+            request.provider,
+            request.model,
+            request.settings_hash,
+            request.messages_hash,
+            request.text,
+            body,
+            time.time() if created is None else created,
+        ),
+    )
+    number = _number(db, request)
+    assert number is not None  # noqa: S101 - it was written a line above
+    return number
+
+
+def add_sample(
+    db: Database, number: int, index: int, attempt: str, choice: int, trajectory: str, created: float
+) -> bool:
+    """Take in a sample from elsewhere, unless it is here already; says whether it was new."""
+    if db.execute("SELECT 1 FROM sample WHERE attempt = ? AND choice = ?", (attempt, choice)):
+        return False
+    claimed = db.execute("SELECT 1 FROM claim WHERE request = ? AND idx = ?", (number, index))
+    at = _free(db, number) if claimed or _sample_at(db, number, index) else index
+    _insert_sample(db, number, at, attempt, choice, trajectory, created)
+    return True
+
+
+def _insert_sample(
+    db: Database, number: int, index: int, attempt: str, choice: int, trajectory: str, created: float
+) -> None:
+    db.execute(
+        "INSERT INTO sample (request, idx, attempt, choice, trajectory, created) VALUES (?, ?, ?, ?, ?, ?)",
+        (number, index, attempt, choice, trajectory, created),
+    )
+
+
+def _may_have(db: Database, number: int, index: int, fences: Mapping[int, int]) -> bool:
+    """Whether the index is not filled, and nobody else is about to."""
+    claimed = db.execute("SELECT fence FROM claim WHERE request = ? AND idx = ?", (number, index))
+    return claimed in ([], [(fences.get(index),)]) and _sample_at(db, number, index) is None
+
+
+def _number(db: Database, request: Request) -> int | None:
+    rows = db.execute("SELECT id FROM request WHERE key = ?", (request.key,))
+    return int(rows[0][0]) if rows else None
+
+
+def _taken(db: Database, number: int) -> dict[int, str]:
+    return dict(db.execute("SELECT idx, owner FROM claim WHERE request = ?", (number,)))
+
+
+def _fences(db: Database, number: int | None) -> dict[int, int]:
+    return dict(db.execute("SELECT idx, fence FROM claim WHERE request = ?", (number,)))
+
+
+def _sample_at(db: Database, number: int, index: int) -> StoredSample | None:
+    rows = db.execute(
+        "SELECT idx, trajectory, attempt, created FROM sample WHERE request = ? AND idx = ?", (number, index)
+    )
+    return _sample(*rows[0]) if rows else None
+
+
+def _sample(index: int, trajectory: str, attempt: str, created: float) -> StoredSample:
+    return StoredSample(index, json.loads(trajectory), attempt, created)
+
+
+def _free(db: Database, number: int) -> int:
+    """The lowest index that has neither a sample nor a claim."""
+    taken = {
+        row[0]
+        for table in ("sample", "claim")
+        for row in db.execute(f"SELECT idx FROM {table} WHERE request = ?", (number,))  # noqa: S608
+    }
+    return next(index for index in range(len(taken) + 1) if index not in taken)
+
+
+def _end(
+    db: Database,
+    attempt: Attempt,
+    state: str,
+    error: str | None,
+    usage: Mapping[str, Any] | None,
+    cost: float | None,
+) -> None:
+    db.execute(
+        "UPDATE attempt SET state = ?, ended = ?, error = ?, usage = ?, cost = ? WHERE id = ?",
+        (state, time.time(), error, None if usage is None else canonical(usage), cost, attempt.id),
+    )
+
+
+def _is_dead(db: Database, owner: str) -> bool:
+    rows = db.execute("SELECT slot, lease, until FROM owner WHERE id = ?", (owner,))
+    if not rows:
+        return True
+    (slot, lease, until), now = rows[0], db.now()
+    # A lease that began later than now is from before the clock's own start: the machine's, say.
+    return not (until - lease <= now < until and db.is_alive(slot))
+
+
+def _bury_if_dead(db: Database, owner: str) -> bool:
+    dead = _is_dead(db, owner)
+    if dead:
+        bury(db, owner)
+    return dead
