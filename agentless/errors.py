@@ -14,7 +14,7 @@ Our own:
       DeadlineExceededError    (TimeoutError)     an attempt took too long: .seconds
       BudgetExceededError      (RuntimeError)     not sent, the money is spent: .spent .reserved .asked
       StoreError               (RuntimeError)     the sample store cannot be used: .path .samples
-        StoreLockedError       (TimeoutError)     another process kept its lock for too long
+        StoreLockedError                          another process kept its lock for too long
         StoreMissError         (LookupError)      replay, and there is no such sample: .key .differences
         StoreVersionError                         it was written by a newer version: .found .supported
 
@@ -290,7 +290,7 @@ class StoreError(AgentlessError, RuntimeError):
         self.samples = tuple(samples)
 
 
-class StoreLockedError(StoreError, TimeoutError):
+class StoreLockedError(StoreError):
     """Another process held the store's lock for longer than a commit takes: it may have been stopped."""
 
 

@@ -103,14 +103,14 @@ def prepare(path: Path, life: Life) -> None:
         connection.close()
 
 
-def check_version(path: Path, life: Life, *, mode: str = "ro") -> int:
-    """The version of a file that is a store; reading it changes nothing.
+def check_version(path: Path, life: Life, *, todays: bool = False) -> int:
+    """The version of a file that is a store; reading it changes nothing, and makes no file beside it.
 
     Raises:
         StoreError: It is none.
-        StoreVersionError: It is newer than this package.
+        StoreVersionError: It is newer than this package; or older, where it has to be of today's version.
     """
-    connection = Connection(path, life, mode=mode)
+    connection = Connection(path, life, mode=_reading_mode(path))
     try:
         ((application,),) = connection.execute("PRAGMA application_id")
         ((found,),) = connection.execute("PRAGMA user_version")
@@ -127,6 +127,14 @@ def check_version(path: Path, life: Life, *, mode: str = "ro") -> int:
             found=found,
             supported=SCHEMA_VERSION,
         )
+    if todays and found < SCHEMA_VERSION:
+        raise StoreVersionError(
+            f"{path}: is of an older version ({found}, today's is {SCHEMA_VERSION}); open it once with "
+            'mode = "read_write" to make it today\'s',
+            path=path,
+            found=found,
+            supported=SCHEMA_VERSION,
+        )
     return int(found)
 
 
@@ -139,25 +147,30 @@ def open_writer(path: Path, life: Life) -> Connection:
 
 
 def open_reader(path: Path, life: Life) -> Connection:
-    """A connection that reads, also where nothing can be written; within the guard if there is one.
+    """A connection that reads; within the guard where the file can be written.
 
     Raises:
         StoreVersionError: Of an older version, and not to be changed.
     """
-    mode = "ro"
+    check_version(path, life, todays=True)
+    if not is_writable(path):
+        return Connection(path, life, mode=_reading_mode(path))
+    # The last connection to close takes the log's files away, which one in mode "ro" cannot do.
+    connection = Connection(path, life)
+    connection.execute("PRAGMA query_only = 1")
+    connection.execute("PRAGMA wal_autocheckpoint = 0")
+    return connection
+
+
+def is_writable(path: Path) -> bool:
+    """Whether a store could be written there."""
+    return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
+
+
+def _reading_mode(path: Path) -> str:
+    """Without a log the file is all there is, and can be read even where SQLite's own files cannot be."""
     log = path.with_name(path.name + "-wal")
-    if not os.access(path.parent, os.W_OK) and not (log.exists() and log.stat().st_size):
-        mode = "immutable"  # published, on a medium that cannot hold SQLite's own files
-    found = check_version(path, life, mode=mode)
-    if found < SCHEMA_VERSION:
-        raise StoreVersionError(
-            f"{path}: is of an older version ({found}, today's is {SCHEMA_VERSION}); open it once with "
-            'mode = "read_write" to make it today\'s',
-            path=path,
-            found=found,
-            supported=SCHEMA_VERSION,
-        )
-    return Connection(path, life, mode=mode)
+    return "ro" if log.exists() and log.stat().st_size else "immutable"
 
 
 def meaning(error: BaseException, path: Path) -> BaseException:

@@ -83,7 +83,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """Where a sample was stored: at `index`, or elsewhere if that was another's; `winner` is what is there."""
+    """Where a sample was stored: at `index`, or elsewhere, where that has a `winner` or is another's."""
 
     index: int
     stored_index: int
@@ -107,7 +107,10 @@ class AttemptRow(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """What an attempt brought: samples by index, and those beyond what was asked for."""
+    """What an attempt brought: samples by index, and those beyond what was asked for.
+
+    An attempt can be recorded in several steps, as its streamed samples end: all but the last have `more`.
+    """
 
     samples: Mapping[int, Json]
     extra: Sequence[Json] = ()
@@ -115,6 +118,8 @@ class Finished:
     """Of the whole attempt, as it was billed."""
     cost: float | None = None
     """In USD; `None` where no price is known."""
+    more: bool = False
+    """Claims that the attempt is still under way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +202,10 @@ class Store(Protocol):
         usage: Json | None = None,
         cost: float | None = None,
     ) -> "Future[None]":
-        """Keep what an attempt cost that brought no sample; its claims stay, for the next attempt."""
+        """Keep what an attempt cost; its other claims stay, for the next attempt.
+
+        One that has brought samples before it broke is `done` all the same.
+        """
 
     def release(self, claims: Iterable[Claim]) -> "Future[None]":
         """Give up claims; those that are over already are passed by."""
@@ -205,8 +213,8 @@ class Store(Protocol):
     def next_free(self, request: Request) -> "Future[int]":
         """The lowest index above every sample and every claim."""
 
-    def nearest(self, request: Request) -> "Future[Nearest | None]":
-        """The stored request of this model that is most like this one, itself apart."""
+    def nearest(self, request: Request, *, before: float | None = None) -> "Future[Nearest | None]":
+        """The stored request that is most like this one, itself apart: of those from before that time."""
 
     def attempts(
         self, *, request: Request | None = None, state: str | None = None

@@ -121,17 +121,19 @@ def record(db: Database, attempt: Attempt, finished: Finished) -> list[Recorded]
     number = add_request(db, request)  # it may have been pruned meanwhile
     fences = {claim.index: claim.fence for claim in attempt.claims}
     wanted: list[int | None] = [*finished.samples, *([None] * len(finished.extra))]
+    before = db.execute("SELECT count(*) FROM sample WHERE attempt = ?", (attempt.id,))[0][0]
     now = time.time()
     recorded = []
     for choice, (index, sample) in enumerate(
-        zip(wanted, [*finished.samples.values(), *finished.extra], strict=True)
+        zip(wanted, [*finished.samples.values(), *finished.extra], strict=True), before
     ):
         at = index if index is not None and _may_have(db, number, index, fences) else _free(db, number)
         _insert_sample(db, number, at, attempt.id, choice, json.dumps(sample), now)
         winner = None if index in {None, at} else _sample_at(db, number, index or 0)
         recorded.append(Recorded(at if index is None else index, at, winner))
     release(db, [claim for claim in attempt.claims if claim.index in finished.samples])
-    _end(db, attempt, "done", None, finished.usage, finished.cost)
+    if not finished.more:
+        _end(db, attempt, "done", None, finished.usage, finished.cost)
     return recorded
 
 
@@ -143,8 +145,9 @@ def fail(
     usage: Mapping[str, Any] | None,
     cost: float | None,
 ) -> None:
-    """Keep what an attempt cost that brought no sample."""
-    _end(db, attempt, outcome, error, usage, cost)
+    """Keep what an attempt cost."""
+    brought = db.execute("SELECT 1 FROM sample WHERE attempt = ?", (attempt.id,))
+    _end(db, attempt, "done" if brought else outcome, error, usage, cost)
 
 
 def release(db: Database, claims: Iterable[Claim]) -> None:
@@ -194,7 +197,7 @@ def next_free(db: Database, request: Request) -> int:
     return max(-1 if each is None else each for each in highest) + 1
 
 
-def nearest(db: Database, request: Request) -> Nearest | None:
+def nearest(db: Database, request: Request, before: float | None) -> Nearest | None:
     """The request that is most like this one: the same messages first, then the same settings, then any."""
     for condition, values in (
         ("messages_hash = ? AND model = ?", (request.messages_hash, request.model)),
@@ -204,10 +207,10 @@ def nearest(db: Database, request: Request) -> Nearest | None:
         ("model = ?", (request.model,)),
     ):
         rows = db.execute(
-            "SELECT request FROM request r WHERE key <> ? AND "  # noqa: S608 - the conditions are ours
+            "SELECT request FROM request r WHERE key <> ? AND created < ? AND "  # noqa: S608 - the conditions are ours
             f"EXISTS (SELECT 1 FROM sample s WHERE s.request = r.id) AND {condition} "
             "ORDER BY id LIMIT ?",
-            (request.key, *values, _CANDIDATES),
+            (request.key, 1e300 if before is None else before, *values, _CANDIDATES),
         )
         if rows:
             return nearest_of(request, (Request.read(text) for (text,) in rows))
@@ -248,7 +251,8 @@ def add_request(
         return number
     db.execute(
         "INSERT INTO request "
-        "(key, key_version, provider, model, settings_hash, messages_hash, request, body, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING",
+        "(key, key_version, provider, model, settings_hash, messages_hash, request, body, created) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING",
         (
             request.key,
             KEY_VERSION,

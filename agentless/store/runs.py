@@ -7,6 +7,7 @@ plan = await run.ask(request, indexes)      on the loop that will send what is m
 
 import logging
 import threading
+import time
 from collections.abc import Sequence
 from typing import Literal
 
@@ -65,6 +66,7 @@ class Run:
         self._hits = 0
         self._misses: set[str] = set()
         self._told = False
+        self._begun = time.time()
 
     def indexes(self, request: Request, n: int, *, offset: int | None = None) -> tuple[int, ...]:
         """The indexes that this call asks for.
@@ -132,12 +134,13 @@ class Run:
         if self._told or self._hits or self.mode == "refresh":
             return
         with self._lock:
-            self._hits += len(plan.hits)
+            if request.key not in self._misses:  # or it is this run's own
+                self._hits += len(plan.hits)
             self._misses.add(request.key)
             if self._hits or len(self._misses) != PATIENCE:
                 return
             self._told = True
-        nearest = await awaited(self.store.nearest(request))
+        nearest = await awaited(self.store.nearest(request, before=self._begun))
         if nearest is not None:
             self._logger.warning(
                 "%s: none of this run's first %d requests was in the store, although it knows %s; the "

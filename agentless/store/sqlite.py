@@ -20,7 +20,15 @@ from typing import IO, Any, Self, TypeVar
 
 from agentless.errors import StoreError
 from agentless.store import exchange, rows, upkeep
-from agentless.store.connections import Connection, meaning, open_reader, open_writer, prepare
+from agentless.store.connections import (
+    Connection,
+    check_version,
+    is_writable,
+    meaning,
+    open_reader,
+    open_writer,
+    prepare,
+)
 from agentless.store.differences import Nearest
 from agentless.store.files import Guard, Life, check_folder
 from agentless.store.keys import Request
@@ -57,7 +65,7 @@ class SQLiteStore:
 
     Args:
         path: The file; it is made if it is not there.
-        read_only: Nothing is written, not even beside the file.
+        read_only: Nothing is written into it; where nothing can be, nothing is written beside it either.
         power: What has been recorded survives a power failure, and not only the process's death.
         lease: See `LEASE`.
         patience: See `PATIENCE`.
@@ -155,9 +163,9 @@ class SQLiteStore:
         """See `Store`."""
         return self._read(lambda db: rows.next_free(db, request))
 
-    def nearest(self, request: Request) -> "Future[Nearest | None]":
+    def nearest(self, request: Request, *, before: float | None = None) -> "Future[Nearest | None]":
         """See `Store`."""
-        return self._read(lambda db: rows.nearest(db, request))
+        return self._read(lambda db: rows.nearest(db, request, before))
 
     def attempts(
         self, *, request: Request | None = None, state: str | None = None
@@ -219,7 +227,7 @@ class SQLiteStore:
         try:
             check_folder(self._file, must_exist=self._read_only)
             if self._read_only:
-                open_reader(self._file, Life(self._file)).close()
+                check_version(self._file, Life(self._file), todays=True)
                 return
             guard = Guard(self._file, self._patience)
             try:
@@ -301,7 +309,7 @@ class _Parts:
         patience: float,
         logger: logging.Logger,
     ) -> None:
-        self.guard = None if read_only else Guard(file, patience)
+        self.guard = Guard(file, patience) if not read_only or is_writable(file) else None
         self.life = Life(file)
         numbers = itertools.count(random.randrange(2**62))  # noqa: S311 - not a secret
         self.owner = rows.Owner(uuid.uuid4().hex, self.life.slot, lease, functools.partial(next, numbers))
@@ -321,10 +329,11 @@ class _Parts:
         self.ticker.close()
         if self._opened:
             self.writer.submit(lambda db: rows.bury(db, self.owner.id))
-        if self.guard is not None:
-            self.writer.close()
+        # The writer last: who closes last takes the log away, and leaves one whole file.
         with contextlib.suppress(StoreError):
             self.reader.close()
+        if self.guard is not None:
+            self.writer.close()
         self.life.end()
         if self.guard is not None:
             self.guard.abandon()

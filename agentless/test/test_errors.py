@@ -56,7 +56,7 @@ EXAMPLES: list[tuple[AgentlessError, type[BaseException]]] = [
     (PromptTooLongError("9 > 8", prompt_tokens=9, max_input_tokens=8), ValueError),
     (EmptyReplyError("nothing came"), RuntimeError),
     (StoreError("the disk is full", path="samples.db", samples=[TRAJECTORY]), RuntimeError),
-    (StoreLockedError("locked", path="samples.db"), TimeoutError),
+    (StoreLockedError("locked", path="samples.db"), RuntimeError),
     (
         StoreMissError("not there", key="ab", indexes=[3], nearest="cd", differences=["options.top_p: 1"]),
         LookupError,
