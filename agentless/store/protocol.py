@@ -87,6 +87,8 @@ class Recorded:
 
     index: int
     stored_index: int
+    sample: StoredSample
+    """As it was stored."""
     winner: StoredSample | None = None
 
 

@@ -4,11 +4,14 @@ The SQL is what SQLite (3.24 and later) and PostgreSQL both speak, with `?` for 
 their own way is behind `Database`. Nothing here waits, commits or knows of threads.
 """
 
+import itertools
 import json
+import math
+import random
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
 
 from agentless.store.differences import Nearest, nearest_of
 from agentless.store.keys import KEY_VERSION, Request, canonical
@@ -39,14 +42,31 @@ class Database(Protocol):
         """Whether the process with this slot may be alive, where that can be seen; else true."""
 
 
-class Owner(NamedTuple):
+class Owner:
     """Who asks: one process's store, with the length of its leases in seconds."""
 
-    id: str
-    slot: int
-    lease: float
-    fences: Callable[[], int]
-    """A number that nobody has had before."""
+    def __init__(self, slot: int, lease: float) -> None:
+        self.id = uuid.uuid4().hex
+        self.slot = slot
+        self.lease = lease
+        self._numbers = itertools.count(random.randrange(2**62))  # noqa: S311 - not a secret
+        self._renewed = -math.inf
+
+    def fence(self) -> int:
+        """A number that no claim has had before."""
+        return next(self._numbers)
+
+    def is_due(self) -> bool:
+        """Whether its lease should be renewed, which then has to be done."""
+        now = time.monotonic()
+        if now - self._renewed < self.lease / 6:
+            return False
+        self._renewed = now
+        return True
+
+    def forget(self) -> None:
+        """What was renewed was not."""
+        self._renewed = -math.inf
 
 
 def look(db: Database, request: Request, indexes: Sequence[int]) -> dict[int, StoredSample]:
@@ -62,9 +82,10 @@ def look(db: Database, request: Request, indexes: Sequence[int]) -> dict[int, St
 
 def ask(db: Database, owner: Owner, request: Request, indexes: Sequence[int]) -> Plan:
     """What is there, and claims on the rest, as far as nobody who lives has them."""
-    number = add_request(db, request)
-    hits = look(db, request, indexes)
-    taken = _taken(db, number)
+    known = _number(db, request)
+    number = add_request(db, request) if known is None else known
+    hits = look(db, request, indexes) if known is not None else {}
+    taken = _taken(db, number) if known is not None else {}
     claims, waits = [], []
     for index in dict.fromkeys(indexes):
         if index in hits:
@@ -73,7 +94,7 @@ def ask(db: Database, owner: Owner, request: Request, indexes: Sequence[int]) ->
         if holder is not None and (holder == owner.id or not _bury_if_dead(db, holder)):
             waits.append(index)
             continue
-        claim = Claim(request, index, owner.fences())
+        claim = Claim(request, index, owner.fence())
         db.execute(
             "INSERT INTO claim (request, idx, owner, fence) VALUES (?, ?, ?, ?)",
             (number, index, owner.id, claim.fence),
@@ -95,14 +116,17 @@ def is_blocked(db: Database, owner: Owner, request: Request, index: int) -> bool
 
 def begin(db: Database, owner: Owner, claims: Sequence[Claim], body: Mapping[str, Any] | None) -> Attempt:
     """Write an attempt down, for those of the claims that still hold."""
-    request = claims[0].request
-    number = _number(db, request)
-    held = _fences(db, number)
+    rows = db.execute(
+        "SELECT r.id, c.idx, c.fence FROM claim c JOIN request r ON r.id = c.request WHERE r.key = ?",
+        (claims[0].request.key,),
+    )
+    held = {index: fence for _, index, fence in rows}
     mine = tuple(each for each in claims if held.get(each.index) == each.fence)
     lost = tuple(each for each in claims if each not in mine)
     attempt = uuid.uuid4().hex
-    if not mine or number is None:
+    if not mine:
         return Attempt(attempt, (), lost)
+    number = rows[0][0]
     if body is not None:
         db.execute("UPDATE request SET body = ? WHERE id = ? AND body IS NULL", (canonical(body), number))
     before = db.execute("SELECT count(*) FROM attempt WHERE request = ?", (number,))[0][0]
@@ -118,10 +142,13 @@ def begin(db: Database, owner: Owner, claims: Sequence[Claim], body: Mapping[str
 def record(db: Database, attempt: Attempt, finished: Finished) -> list[Recorded]:
     """Keep an attempt's samples: at their index if that is theirs or nobody's, else at the next free one."""
     request = attempt.claims[0].request
-    number = add_request(db, request)  # it may have been pruned meanwhile
+    found = db.execute(
+        "SELECT id, (SELECT count(*) FROM sample WHERE attempt = ?) FROM request WHERE key = ?",
+        (attempt.id, request.key),
+    )
+    number, before = found[0] if found else (add_request(db, request), 0)  # pruned meanwhile
     fences = {claim.index: claim.fence for claim in attempt.claims}
     wanted: list[int | None] = [*finished.samples, *([None] * len(finished.extra))]
-    before = db.execute("SELECT count(*) FROM sample WHERE attempt = ?", (attempt.id,))[0][0]
     now = time.time()
     recorded = []
     for choice, (index, sample) in enumerate(
@@ -130,8 +157,10 @@ def record(db: Database, attempt: Attempt, finished: Finished) -> list[Recorded]
         at = index if index is not None and _may_have(db, number, index, fences) else _free(db, number)
         _insert_sample(db, number, at, attempt.id, choice, json.dumps(sample), now)
         winner = None if index in {None, at} else _sample_at(db, number, index or 0)
-        recorded.append(Recorded(at if index is None else index, at, winner))
-    release(db, [claim for claim in attempt.claims if claim.index in finished.samples])
+        stored = StoredSample(at, dict(sample), attempt.id, now)
+        recorded.append(Recorded(at if index is None else index, at, stored, winner))
+    over = [claim for claim in attempt.claims if claim.index in finished.samples]
+    _delete_claims(db, number, over)
     if not finished.more:
         _end(db, attempt, "done", None, finished.usage, finished.cost)
     return recorded
@@ -153,15 +182,15 @@ def fail(
 def release(db: Database, claims: Iterable[Claim]) -> None:
     """Give up claims."""
     for claim in claims:
-        db.execute(
-            "DELETE FROM claim WHERE fence = ? AND idx = ? "
-            "AND request = (SELECT id FROM request WHERE key = ?)",
-            (claim.fence, claim.index, claim.request.key),
-        )
+        number = _number(db, claim.request)
+        if number is not None:
+            _delete_claims(db, number, [claim])
 
 
 def renew(db: Database, owner: Owner) -> None:
-    """Say that the owner lives, for another lease."""
+    """Say that the owner lives, for another lease; where that is said often, once in a while."""
+    if not owner.is_due():
+        return
     db.execute(
         "INSERT INTO owner (id, slot, lease, until) VALUES (?, ?, ?, ?) "
         "ON CONFLICT (id) DO UPDATE SET until = excluded.until",
@@ -293,8 +322,20 @@ def _insert_sample(
 
 def _may_have(db: Database, number: int, index: int, fences: Mapping[int, int]) -> bool:
     """Whether the index is not filled, and nobody else is about to."""
-    claimed = db.execute("SELECT fence FROM claim WHERE request = ? AND idx = ?", (number, index))
-    return claimed in ([], [(fences.get(index),)]) and _sample_at(db, number, index) is None
+    ((fence, sample),) = db.execute(
+        "SELECT (SELECT fence FROM claim WHERE request = ? AND idx = ?), "
+        "(SELECT 1 FROM sample WHERE request = ? AND idx = ?)",
+        (number, index) * 2,
+    )
+    return sample is None and fence in {None, fences.get(index)}
+
+
+def _delete_claims(db: Database, number: int, claims: Iterable[Claim]) -> None:
+    for claim in claims:
+        db.execute(
+            "DELETE FROM claim WHERE request = ? AND idx = ? AND fence = ?",
+            (number, claim.index, claim.fence),
+        )
 
 
 def _number(db: Database, request: Request) -> int | None:
@@ -304,10 +345,6 @@ def _number(db: Database, request: Request) -> int | None:
 
 def _taken(db: Database, number: int) -> dict[int, str]:
     return dict(db.execute("SELECT idx, owner FROM claim WHERE request = ?", (number,)))
-
-
-def _fences(db: Database, number: int | None) -> dict[int, int]:
-    return dict(db.execute("SELECT idx, fence FROM claim WHERE request = ?", (number,)))
 
 
 def _sample_at(db: Database, number: int, index: int) -> StoredSample | None:

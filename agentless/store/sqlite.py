@@ -7,11 +7,8 @@ Before a fork both are closed (SQLite does not survive it) and each side opens i
 import atexit
 import contextlib
 import functools
-import itertools
 import logging
 import os
-import random
-import uuid
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
@@ -271,7 +268,11 @@ class SQLiteStore:
                 raise StoreError(f"{self._file}: is open for reading only", path=self._file)
 
             return _done(refuse)
-        return self._parts.writer.submit(work, durable=durable, alone=alone, samples=samples)
+        parts = self._parts
+        future = parts.writer.submit(work, durable=durable, alone=alone, samples=samples)
+        # What was renewed in a transaction that failed was not.
+        future.add_done_callback(lambda done: parts.owner.forget() if done.exception() else None)
+        return future
 
     def _let_go(self, claims: Sequence[Claim], future: "Future[T]") -> "Future[T]":
         if claims:
@@ -311,8 +312,7 @@ class _Parts:
     ) -> None:
         self.guard = Guard(file, patience) if not read_only or is_writable(file) else None
         self.life = Life(file)
-        numbers = itertools.count(random.randrange(2**62))  # noqa: S311 - not a secret
-        self.owner = rows.Owner(uuid.uuid4().hex, self.life.slot, lease, functools.partial(next, numbers))
+        self.owner = rows.Owner(self.life.slot, lease)
         self.reader = Reader(file, self.guarded(), lambda: open_reader(file, self.life))
         self.writer = Writer(file, self.guard or Guard(file, patience), self._open_writer, power=power)
         self.ticker = Ticker(self._renew, self._is_blocked, lease / 3)

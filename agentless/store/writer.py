@@ -158,7 +158,8 @@ class Writer:
         connection.execute("BEGIN IMMEDIATE")
         outcomes: list[tuple[Any, BaseException | None]] = []
         for each in group:
-            connection.execute("SAVEPOINT operation")
+            if len(group) > 1:
+                connection.execute("SAVEPOINT operation")
             try:
                 outcomes.append((each.work(connection), None))
             except BaseException as error:  # its caller's
@@ -166,6 +167,7 @@ class Writer:
                     raise
                 connection.execute("ROLLBACK TO operation")
                 outcomes.append((None, meaning(error, self._path)))
-            connection.execute("RELEASE operation")
+            if len(group) > 1:
+                connection.execute("RELEASE operation")
         connection.execute("COMMIT")
         return outcomes

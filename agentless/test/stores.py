@@ -51,6 +51,7 @@ class SQLiteEngine:
         assert isinstance(store, SQLiteStore)
         owner = store._parts.owner
         sql = "UPDATE owner SET until = until - 3 * lease WHERE id = ?"
+        owner.forget()
         store._parts.writer.submit(lambda db: db.execute(sql, (owner.id,))).result()
 
     def close(self) -> None:
@@ -82,14 +83,16 @@ async def fetch(
     run: Run, request: Request, n: int, send: Send, indexes: Sequence[int] | None = None
 ) -> list[StoredSample]:
     """What sampling does with a store: an attempt for each sample that nobody has and nobody gets."""
-    store, got = run.store, {}
+    store = run.store
+    got: dict[int, StoredSample] = {}
     wanted = run.indexes(request, n) if indexes is None else indexes
 
     async def one(claim: Claim) -> None:
         attempt = await awaited(store.begin([claim]))
         if attempt.claims:
             trajectory = await send(claim, attempt.id)
-            await awaited(store.record(attempt, Finished({claim.index: trajectory})))
+            (recorded,) = await awaited(store.record(attempt, Finished({claim.index: trajectory})))
+            got[claim.index] = recorded.winner or recorded.sample
 
     while missing := [index for index in wanted if index not in got]:
         plan = await run.ask(request, missing)

@@ -113,14 +113,16 @@ def test_requests_do_not_meet(store: Store) -> None:
 def test_one_is_under_way_once(engine: Engine, store: Store) -> None:
     """Another caller, of this process or another, waits, and gets the sample that comes."""
     attempt = begin(store, 0)
+    waiting = []
     for other in (store, engine.open()):
         plan = other.ask(request_of(), [0, 1]).result()
         assert plan.waits == (0,)
         other.release(plan.claims).result()
-        waiting = other.wait(request_of(), [0])
-        assert not waiting.done()
+        waiting.append(other.wait(request_of(), [0]))
+    assert not any(each.done() for each in waiting)
     store.record(attempt, Finished({0: trajectory_of("came")})).result()
-    waiting.result(10)
+    for each in waiting:
+        each.result(10)
     assert texts(store) == {0: "came"}
 
 
@@ -358,7 +360,7 @@ async def test_replay_never_sends(engine: Engine) -> None:
     paid = await fetch(run_of(store), request_of(), 3, send)
     replay = run_of(store, mode="replay")
     assert await fetch(replay, request_of(), 3, send) == paid
-    with pytest.raises(StoreMissError, match="has no sample 3 .*of this request it has 3") as caught:
+    with pytest.raises(StoreMissError, match=r"has no sample 3 .*of this request it has 3") as caught:
         await fetch(replay, request_of(), 1, send)
     assert caught.value.indexes == (3,)
     with pytest.raises(StoreMissError) as caught:
@@ -422,7 +424,7 @@ async def test_a_cancelled_callers_claims_are_released(store: Store) -> None:
     slow.set_running_or_notify_cancel()
 
     class Slow:
-        def ask(self, request: Request, indexes: Any) -> "Future[Any]":
+        def ask(self, *_: Any) -> "Future[Any]":
             return slow
 
         release = store.release

@@ -261,7 +261,7 @@ from agentless.test.stores import request_of
 @pytest.fixture
 def stranger() -> Iterator[Stranger]:
     """In a folder with a store that everyone may read and nobody may write."""
-    folder = Path(tempfile.mkdtemp(dir="/tmp"))  # noqa: S108 - pytest's own is not for others to see
+    folder = Path(tempfile.mkdtemp(dir="/tmp"))
     fill(folder / "samples.db")
     (folder / "samples.db-lock").unlink()
     (folder / "samples.db").chmod(0o444)
@@ -353,7 +353,7 @@ def _next_version(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_older_store_is_migrated(path: Path) -> None:
     """All steps in one transaction; it is a hit as before."""
     shutil.copy(VERSION_1, path)
-    with pytest.raises(StoreVersionError, match="is of an older version .1, today's is 3.; open it once"):
+    with pytest.raises(StoreVersionError, match=r"is of an older version .1, today's is 3.; open it once"):
         SQLiteStore(path, read_only=True)
     assert path.read_bytes() == VERSION_1.read_bytes()
     assert len(texts(path)) == 3
@@ -366,7 +366,7 @@ def test_an_older_store_is_migrated(path: Path) -> None:
 @pytest.mark.usefixtures("_next_version")
 def test_a_migration_that_fails_changes_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The store is of its version as before, with all its samples."""
-    monkeypatch.setitem(schema.MIGRATIONS, 2, ["UPDATE no_such_table SET a = 1"])  # type: ignore[arg-type]
+    monkeypatch.setitem(schema.MIGRATIONS, 2, ["UPDATE no_such_table SET a = 1"])
     shutil.copy(VERSION_1, path)
     with pytest.raises(StoreError, match=r"samples\.db: cannot be used: no such table"):
         SQLiteStore(path)

@@ -115,7 +115,7 @@ EQUAL: dict[str, tuple[Request, Request]] = {
         of("a", base_url="https://HOST/v1"),
     ),
     "who asks, and how fast": (
-        of("a", {name: CANARY for name in NOT_IN_KEY}),
+        of("a", dict.fromkeys(NOT_IN_KEY, CANARY)),
         of("a"),
     ),
 }
@@ -157,7 +157,7 @@ def test_different_requests_have_two_keys(name: str) -> None:
 
 def test_no_secret_comes_through() -> None:
     """Keys, headers and what an address may hold are gone before a store is asked."""
-    values = {name: CANARY for name in NOT_IN_KEY} | {"extra_headers": {"X-Key": CANARY}}
+    values = dict.fromkeys(NOT_IN_KEY, CANARY) | {"extra_headers": {"X-Key": CANARY}}
     request = of("a", values, base_url=f"https://{CANARY}:{CANARY}@host/v1?key={CANARY}")
     assert CANARY not in request.text
     assert CANARY not in json.dumps(request.fields)
@@ -187,11 +187,8 @@ def test_every_option_that_we_send_has_its_place() -> None:
         temperature=0.5,
         top_p=0.5,
         seed=1,
-        stop="x",
-        tools=[TOOL],
-        tool_choice="auto",
         response_format={"type": "json_object"},
-    )
+    ).with_overrides(stop="x", tools=[TOOL], tool_choice="auto")
     values = settle(settings, capabilities_of(settings)).values
     assert set(values) <= set(FIELD_OF) | {"max_completion_tokens"}
     assert Request.of("openai", "gpt-4o", [], values).fields["options"]["temperature"] == 0.5

@@ -97,7 +97,7 @@ def kill_and_resume(
 
 @pytest.mark.parametrize("mode", ["threads", "asyncio"])
 def test_a_killed_run_goes_on(field: Field, mode: str) -> None:
-    """kill -9 and again, until done: what had been returned is there, what was billed twice is known."""
+    """Killed and started again, until done: what had been returned is there, what was billed twice is known."""
     kill_and_resume(field, mode, prompts=20, samples=3, in_flight=4, kills=3)
 
 
@@ -227,7 +227,7 @@ def _in_child(store: SQLiteStore, index: int) -> None:
 def test_a_spawned_child_makes_it_again(tmp_path: Path) -> None:
     """A store travels as its settings."""
     with SQLiteStore(tmp_path / "samples.db", power=True, lease=7.0) as store:
-        again = pickle.loads(pickle.dumps(store))
+        again = pickle.loads(pickle.dumps(store))  # noqa: S301 - made in the same line
         assert (again.path, again._power, again._lease) == (store.path, True, 7.0)
         again.close()
         context = multiprocessing.get_context("spawn")
@@ -241,9 +241,13 @@ def test_a_spawned_child_makes_it_again(tmp_path: Path) -> None:
 def test_a_process_that_holds_the_lock_for_ever_is_told_of(tmp_path: Path) -> None:
     """A stopped process: an error with the file's name, and not a silent hang."""
     path = tmp_path / "samples.db"
-    with SQLiteStore(path, patience=0.2) as store, Guard(path, 1.0):
-        with pytest.raises(StoreLockedError, match=r"samples\.db: another process has held its lock"):
-            store.ask(request_of(), [0]).result()
+    told = r"samples\.db: another process has held its lock"
+    with (
+        SQLiteStore(path, patience=0.2) as store,
+        Guard(path, 1.0),
+        pytest.raises(StoreLockedError, match=told),
+    ):
+        store.ask(request_of(), [0]).result()
 
 
 def test_a_sign_of_life_ends_with_its_process(tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ class AnyOrder(RuleBasedStateMachine):
     @precondition(lambda self: self.processes)
     @rule(who=numbers)
     def crash(self, who: int) -> None:
-        """kill -9."""
+        """Killed, with -9."""
         process = self.process(who)
         self.engine.crash(process.store)
         self.leave(process)
@@ -202,7 +202,7 @@ class AnyOrder(RuleBasedStateMachine):
     @precondition(lambda self: self.processes)
     @invariant()
     def nothing_is_lost_and_nothing_is_twice(self) -> None:
-        """Each sample is where it was stored, once; the ledger has each request, in a state that it can be in."""
+        """Each sample is where it was stored, once; the ledger has each request, in a state that fits."""
         store = self.processes[0].store
         stored = {
             (request, index): sample.trajectory["response"]
