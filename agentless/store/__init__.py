@@ -5,10 +5,12 @@
     runs.py         which index a call asks for; replay and refresh
     protocol.py     what every engine does, and what callers do with it
     rows.py         what happens in the tables, for every engine            no waiting, no threads
-    schema.py       the tables, their versions
+      leases.py       whose turn it is
+      schema.py       the tables, their versions
+      database.py     what differs between engines
     exchange.py     JSON lines;  upkeep.py  verify, stats, prune
     sqlite.py       the embedded engine, of
-      writer.py reader.py ticker.py connections.py files.py
+      process.py writer.py reader.py ticker.py connections.py files.py
 
 The rules are in docs/store.md. Imported from below are errors and settings alone.
 """

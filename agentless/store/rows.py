@@ -1,20 +1,19 @@
 """What happens in the tables, as functions of a database within a transaction: the same for every engine.
 
 The SQL is what SQLite (3.24 and later) and PostgreSQL both speak, with `?` for values; what they do each in
-their own way is behind `Database`. Nothing here waits, commits or knows of threads.
+their own way is behind `database.Database`. Nothing here waits, commits or knows of threads.
 """
 
-import itertools
 import json
-import math
-import random
 import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
+from agentless.store.database import Database
 from agentless.store.differences import Nearest, nearest_of
 from agentless.store.keys import KEY_VERSION, Request, canonical
+from agentless.store.leases import Owner, bury_if_dead, is_dead, renew
 from agentless.store.protocol import (
     Attempt,
     AttemptRow,
@@ -27,46 +26,6 @@ from agentless.store.protocol import (
 )
 
 _CANDIDATES = 50  # requests that are looked at for the nearest one
-
-
-class Database(Protocol):
-    """One connection, in a transaction."""
-
-    def execute(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """Run one statement."""
-
-    def now(self) -> float:
-        """The clock that all users of the store share."""
-
-    def is_alive(self, slot: int) -> bool:
-        """Whether the process with this slot may be alive, where that can be seen; else true."""
-
-
-class Owner:
-    """Who asks: one process's store, with the length of its leases in seconds."""
-
-    def __init__(self, slot: int, lease: float) -> None:
-        self.id = uuid.uuid4().hex
-        self.slot = slot
-        self.lease = lease
-        self._numbers = itertools.count(random.randrange(2**62))  # noqa: S311 - not a secret
-        self._renewed = -math.inf
-
-    def fence(self) -> int:
-        """A number that no claim has had before."""
-        return next(self._numbers)
-
-    def is_due(self) -> bool:
-        """Whether its lease should be renewed, which then has to be done."""
-        now = time.monotonic()
-        if now - self._renewed < self.lease / 6:
-            return False
-        self._renewed = now
-        return True
-
-    def forget(self) -> None:
-        """What was renewed was not."""
-        self._renewed = -math.inf
 
 
 def look(db: Database, request: Request, indexes: Sequence[int]) -> dict[int, StoredSample]:
@@ -91,7 +50,7 @@ def ask(db: Database, owner: Owner, request: Request, indexes: Sequence[int]) ->
         if index in hits:
             continue
         holder = taken.get(index)
-        if holder is not None and (holder == owner.id or not _bury_if_dead(db, holder)):
+        if holder is not None and (holder == owner.id or not bury_if_dead(db, holder)):
             waits.append(index)
             continue
         claim = Claim(request, index, owner.fence())
@@ -111,7 +70,7 @@ def is_blocked(db: Database, owner: Owner, request: Request, index: int) -> bool
         "SELECT c.owner FROM claim c JOIN request r ON r.id = c.request WHERE r.key = ? AND c.idx = ?",
         (request.key, index),
     )
-    return bool(rows) and (rows[0][0] == owner.id or not _is_dead(db, rows[0][0]))
+    return bool(rows) and (rows[0][0] == owner.id or not is_dead(db, rows[0][0]))
 
 
 def begin(db: Database, owner: Owner, claims: Sequence[Claim], body: Mapping[str, Any] | None) -> Attempt:
@@ -185,33 +144,6 @@ def release(db: Database, claims: Iterable[Claim]) -> None:
         number = _number(db, claim.request)
         if number is not None:
             _delete_claims(db, number, [claim])
-
-
-def renew(db: Database, owner: Owner) -> None:
-    """Say that the owner lives, for another lease; where that is said often, once in a while."""
-    if not owner.is_due():
-        return
-    db.execute(
-        "INSERT INTO owner (id, slot, lease, until) VALUES (?, ?, ?, ?) "
-        "ON CONFLICT (id) DO UPDATE SET until = excluded.until",
-        (owner.id, owner.slot, owner.lease, db.now() + owner.lease),
-    )
-
-
-def bury(db: Database, owner: str) -> None:
-    """End an owner: its claims are anybody's, and nobody knows what became of what it had sent."""
-    db.execute("DELETE FROM claim WHERE owner = ?", (owner,))
-    db.execute(
-        "UPDATE attempt SET state = 'unknown', ended = ? WHERE owner = ? AND state = 'sent'",
-        (time.time(), owner),
-    )
-    db.execute("DELETE FROM owner WHERE id = ?", (owner,))
-
-
-def bury_the_dead(db: Database) -> None:
-    """End every owner that is seen to be dead."""
-    for (owner,) in db.execute("SELECT id FROM owner"):
-        _bury_if_dead(db, owner)
 
 
 def next_free(db: Database, request: Request) -> int:
@@ -380,19 +312,3 @@ def _end(
         "UPDATE attempt SET state = ?, ended = ?, error = ?, usage = ?, cost = ? WHERE id = ?",
         (state, time.time(), error, None if usage is None else canonical(usage), cost, attempt.id),
     )
-
-
-def _is_dead(db: Database, owner: str) -> bool:
-    rows = db.execute("SELECT slot, lease, until FROM owner WHERE id = ?", (owner,))
-    if not rows:
-        return True
-    (slot, lease, until), now = rows[0], db.now()
-    # A lease that began later than now is from before the clock's own start: the machine's, say.
-    return not (until - lease <= now < until and db.is_alive(slot))
-
-
-def _bury_if_dead(db: Database, owner: str) -> bool:
-    dead = _is_dead(db, owner)
-    if dead:
-        bury(db, owner)
-    return dead

@@ -97,7 +97,7 @@ def kill_and_resume(
 
 @pytest.mark.parametrize("mode", ["threads", "asyncio"])
 def test_a_killed_run_goes_on(field: Field, mode: str) -> None:
-    """Killed and started again, until done: what had been returned is there, what was billed twice is known."""
+    """Killed and started again, until done: what was returned is there, what was billed twice is known."""
     kill_and_resume(field, mode, prompts=20, samples=3, in_flight=4, kills=3)
 
 
