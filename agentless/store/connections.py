@@ -45,6 +45,8 @@ class Connection:
 
     def __init__(self, path: Path, life: Life, *, mode: str = "rw") -> None:
         self.path = path
+        self.synchronous = ""
+        """As it was set."""
         self._life = life
         uri = path.resolve().as_uri() + ("?immutable=1" if mode == "immutable" else f"?mode={mode}")
         self._raw = sqlite3.connect(
@@ -141,8 +143,11 @@ def check_version(path: Path, life: Life, *, todays: bool = False) -> int:
 def open_writer(path: Path, life: Life) -> Connection:
     """The one connection of a process that writes; within the guard."""
     connection = Connection(path, life)
-    connection.execute("PRAGMA synchronous = NORMAL")
-    connection.execute("PRAGMA foreign_keys = ON")
+    try:
+        connection.execute("PRAGMA foreign_keys = ON")
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
@@ -157,8 +162,12 @@ def open_reader(path: Path, life: Life) -> Connection:
         return Connection(path, life, mode=_reading_mode(path))
     # The last connection to close takes the log's files away, which one in mode "ro" cannot do.
     connection = Connection(path, life)
-    connection.execute("PRAGMA query_only = 1")
-    connection.execute("PRAGMA wal_autocheckpoint = 0")
+    try:
+        connection.execute("PRAGMA query_only = 1")
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 

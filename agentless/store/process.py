@@ -88,9 +88,13 @@ class Process:
     def _open_writer(self) -> Connection:
         self.life.begin()
         connection = open_writer(self._file, self.life)
-        connection.execute("BEGIN IMMEDIATE")
-        bury_the_dead(connection)
-        connection.execute("COMMIT")
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            bury_the_dead(connection)
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.close()  # or its transaction would keep everyone out
+            raise
         self._opened = True
         return connection
 

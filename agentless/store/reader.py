@@ -60,7 +60,12 @@ class Reader:
             raise StoreError(f"{self._path}: the store is closed", path=self._path)
         if self._connection is None:
             with self._guard:
-                self._connection = self._opener()
-                # Now, while it is guarded: the first to open a log reads it through, and may mend it.
-                self._connection.execute("SELECT count(*) FROM owner")
+                connection = self._opener()
+                try:
+                    # Now, while it is guarded: the first to open a log reads it through, and may mend it.
+                    connection.execute("SELECT count(*) FROM owner")
+                except BaseException:
+                    connection.close()
+                    raise
+                self._connection = connection
         return self._connection

@@ -5,14 +5,14 @@ their own way is behind `database.Database`. Nothing here waits, commits or know
 """
 
 import json
+import secrets
 import time
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from agentless.store.database import Database
 from agentless.store.differences import Nearest, nearest_of
-from agentless.store.keys import KEY_VERSION, Request, canonical
+from agentless.store.keys import KEY_VERSION, Request
 from agentless.store.leases import Owner, bury_if_dead, is_dead, renew
 from agentless.store.protocol import (
     Attempt,
@@ -82,12 +82,13 @@ def begin(db: Database, owner: Owner, claims: Sequence[Claim], body: Mapping[str
     held = {index: fence for _, index, fence in rows}
     mine = tuple(each for each in claims if held.get(each.index) == each.fence)
     lost = tuple(each for each in claims if each not in mine)
-    attempt = uuid.uuid4().hex
+    # Begins with the time: what is written together lies together.
+    attempt = f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
     if not mine:
         return Attempt(attempt, (), lost)
     number = rows[0][0]
     if body is not None:
-        db.execute("UPDATE request SET body = ? WHERE id = ? AND body IS NULL", (canonical(body), number))
+        db.execute("UPDATE request SET body = ? WHERE id = ? AND body IS NULL", (json.dumps(body), number))
     before = db.execute("SELECT count(*) FROM attempt WHERE request = ?", (number,))[0][0]
     db.execute(
         "INSERT INTO attempt (id, request, indexes, number, owner, state, begun) "
@@ -310,5 +311,5 @@ def _end(
 ) -> None:
     db.execute(
         "UPDATE attempt SET state = ?, ended = ?, error = ?, usage = ?, cost = ? WHERE id = ?",
-        (state, time.time(), error, None if usage is None else canonical(usage), cost, attempt.id),
+        (state, time.time(), error, None if usage is None else json.dumps(usage), cost, attempt.id),
     )

@@ -11,7 +11,8 @@ SCHEMA_VERSION = 1
 APPLICATION_ID = 0x41474C53  # "AGLS", in the header of an SQLite file
 
 TABLES = (
-    # One a key. The hashes find what differs only in its settings, or only in its messages.
+    # One a key. The hashes find what differs only in its settings, or only in its messages. Each index
+    # costs a written page a sample: there are those alone without which something would be slow.
     """CREATE TABLE request (
         id INTEGER PRIMARY KEY,
         key TEXT NOT NULL UNIQUE,
@@ -24,8 +25,6 @@ TABLES = (
         body TEXT,
         created DOUBLE PRECISION NOT NULL)""",
     "CREATE INDEX request_by_messages ON request (messages_hash)",
-    "CREATE INDEX request_by_settings ON request (settings_hash)",
-    "CREATE INDEX request_by_model ON request (provider, model)",
     # Written before a request goes out. Its id is global, so that stores can be merged.
     """CREATE TABLE attempt (
         id TEXT PRIMARY KEY,
@@ -58,7 +57,6 @@ TABLES = (
         owner TEXT NOT NULL,
         fence BIGINT NOT NULL,
         PRIMARY KEY (request, idx))""",
-    "CREATE INDEX claim_by_owner ON claim (owner)",
     # A process that holds claims; `slot` is how the engine sees that it lives.
     """CREATE TABLE owner (
         id TEXT PRIMARY KEY,

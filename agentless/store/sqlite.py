@@ -147,7 +147,8 @@ class SQLiteStore:
 
     def release(self, claims: Iterable[Claim]) -> "Future[None]":
         """See `Store`."""
-        given = list(claims)
+        ticker = self._parts.ticker
+        given = [claim for claim in claims if ticker.holds(claim.fence)]
         if not given:
             return _then(_done(lambda: None), lambda none: none)
         return self._let_go(given, self._write(lambda db: rows.release(db, given)))
@@ -273,7 +274,12 @@ class SQLiteStore:
     def _let_go(self, claims: Sequence[Claim], future: "Future[T]") -> "Future[T]":
         if claims:
             ticker, fences = self._parts.ticker, [claim.fence for claim in claims]
-            future.add_done_callback(lambda _: ticker.let_go(claims[0].request, fences))
+
+            def let_go(done: "Future[T]") -> None:
+                if done.exception() is None:
+                    ticker.let_go(claims[0].request, fences)
+
+            future.add_done_callback(let_go)
         return future
 
     @contextlib.contextmanager

@@ -34,6 +34,11 @@ class Ticker:
             self._held.update(fences)
             self._start()
 
+    def holds(self, fence: int) -> bool:
+        """Whether this claim is not over yet, as far as this process knows."""
+        with self._lock:
+            return fence in self._held
+
     def let_go(self, request: Request, fences: Iterable[int]) -> None:
         """These claims are over; whoever waits for this request's samples looks again."""
         with self._lock:

@@ -36,7 +36,10 @@ class Operation(Generic[T]):
         if failure is None:
             self.future.set_result(result)  # type: ignore[arg-type]  # T may be None
             return
-        if isinstance(failure, StoreError) and self.samples:
+        if self.samples:
+            if not isinstance(failure, StoreError):
+                cause, failure = failure, StoreError(f"a sample cannot be stored: {failure}")
+                failure.__cause__ = cause
             failure.samples = tuple(self.samples)
             failure.add_note(f"Finished and not stored: {len(self.samples)}, in this error's `samples`.")
         self.future.set_exception(failure)
@@ -152,9 +155,10 @@ class Writer:
         connection = self._connection
         if group[0].alone:
             return [(group[0].work(connection), None)]
-        if self._power:
-            durable = any(each.durable for each in group)
-            connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+        level = "FULL" if self._power and any(each.durable for each in group) else "NORMAL"
+        if level != connection.synchronous:
+            connection.execute(f"PRAGMA synchronous = {level}")
+            connection.synchronous = level
         connection.execute("BEGIN IMMEDIATE")
         outcomes: list[tuple[Any, BaseException | None]] = []
         for each in group:

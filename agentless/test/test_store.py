@@ -214,6 +214,17 @@ def test_more_than_was_asked_for_is_kept(store: Store) -> None:
     assert texts(store) == {0: "a", 1: "b", 2: "c"}
 
 
+def test_a_sample_that_is_no_json_is_in_the_error(store: Store) -> None:
+    """It was paid for, whatever is wrong with it."""
+    attempt = begin(store, 0)
+    odd = {"response": object()}
+    with pytest.raises(StoreError, match="a sample cannot be stored: Object of type object") as caught:
+        store.record(attempt, Finished({0: odd})).result()
+    assert caught.value.samples == (odd,)
+    store.release(attempt.claims).result()
+    claim(store, 0)
+
+
 # Attempts
 
 

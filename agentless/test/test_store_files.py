@@ -213,6 +213,22 @@ def test_a_full_disk_keeps_what_is_there(path: Path) -> None:
     assert len(texts(path)) == 4
 
 
+def test_a_failure_at_the_first_write_keeps_nobody_out(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What could not be opened is closed again, with its transaction."""
+    fill(path)
+
+    def fail(_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    with SQLiteStore(path, patience=1.0) as store, SQLiteStore(path, patience=1.0) as other:
+        with monkeypatch.context() as patch:
+            patch.setattr("agentless.store.process.bury_the_dead", fail)
+            with pytest.raises(StoreError, match=r"samples\.db: Input/output error"):
+                store.ask(request_of(), [7]).result()
+        assert other.ask(request_of(), [7]).result().claims
+        assert store.ask(request_of(), [8]).result().claims
+
+
 def test_one_that_fails_spoils_no_other(path: Path) -> None:
     """Operations of one commit are each for itself."""
     with SQLiteStore(path) as store:
@@ -298,11 +314,7 @@ def test_replay_beside_a_writer(path: Path) -> None:
         store.record(attempt, Finished({0: trajectory_of("a")})).result()
         assert sorted(replay.look(request_of(), [0]).result()) == [0]
         replay.export_to(path.with_name("run.jsonl"))
-        for refused in (
-            replay.ask(request_of(), [1]),
-            replay.begin(attempt.claims),
-            replay.release(attempt.claims),
-        ):
+        for refused in (replay.ask(request_of(), [1]), replay.begin(attempt.claims)):
             with pytest.raises(StoreError, match="is open for reading only"):
                 refused.result()
         with pytest.raises(StoreError, match="is open for reading only"):
