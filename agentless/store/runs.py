@@ -135,7 +135,7 @@ class Run:
             return
         with self._lock:
             if request.key not in self._misses:  # or it is this run's own
-                self._hits += len(plan.hits)
+                self._hits += len(plan.hits) + len(plan.waits)
             self._misses.add(request.key)
             if self._hits or len(self._misses) != PATIENCE:
                 return

@@ -638,6 +638,13 @@ def test_no_key_is_in_the_file(store: Store, tmp_path: Path) -> None:
     assert CANARY.encode() not in b"".join(each.read_bytes() for each in files)
 
 
+def test_the_documents_example_runs() -> None:
+    """docs/store.md, as it is written."""
+    text = (Path(__file__).parent.parent.parent / "docs" / "store.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    exec(code, {})  # noqa: S102 - our own
+
+
 # Settings
 
 

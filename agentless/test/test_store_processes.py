@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +31,28 @@ class Field:
     def __init__(self, folder: Path) -> None:
         self.store = folder / "samples.db"
         self.bills = folder / "bills"
+        self._workers: list[subprocess.Popen[bytes]] = []
 
-    def start(self, mode: str, prompts: int, samples: int, in_flight: int, milliseconds: int) -> Any:
+    def start(
+        self, mode: str, prompts: int, samples: int, in_flight: int, milliseconds: int
+    ) -> "subprocess.Popen[bytes]":
         """Another worker."""
         numbers = map(str, (prompts, samples, in_flight, milliseconds))
         command = [sys.executable, "-m", "agentless.test.store_worker"]
-        return subprocess.Popen(
+        worker = subprocess.Popen(
             [*command, str(self.store), str(self.bills), mode, *numbers], cwd=ROOT, stderr=subprocess.PIPE
         )
+        self._workers.append(worker)
+        return worker
+
+    def end(self) -> None:
+        """No worker outlives its test, however that ends."""
+        for worker in self._workers:
+            if worker.poll() is None:
+                worker.kill()
+                worker.communicate()
+            if worker.stderr is not None:
+                worker.stderr.close()
 
     def lines(self, kind: str) -> list[dict[str, Any]]:
         """The lines of a kind: bill, got, finished."""
@@ -69,9 +84,11 @@ class Field:
 
 
 @pytest.fixture
-def field(tmp_path: Path) -> Field:
+def field(tmp_path: Path) -> Iterator[Field]:
     """An empty one."""
-    return Field(tmp_path)
+    made = Field(tmp_path)
+    yield made
+    made.end()
 
 
 def kill_and_resume(

@@ -125,7 +125,7 @@ class AnyOrder(RuleBasedStateMachine):
         if not more:
             self.bill[attempt.id] = {"done"}
             process.attempts.remove(attempt)
-            self.forget(process, claims)
+        self.forget(process, claims)
 
     @precondition(lambda self: any(process.attempts for process in self.processes))
     @rule(who=numbers, which=numbers, outcome=st.sampled_from(OUTCOMES))
