@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -233,11 +234,12 @@ def test_a_failure_at_the_first_write_keeps_nobody_out(path: Path, monkeypatch: 
 def test_one_that_fails_spoils_no_other(path: Path) -> None:
     """Operations of one commit are each for itself."""
     with SQLiteStore(path) as store:
-        writer, done = store._parts.writer, []
+        writer = store._parts.writer
+        done: list[Future[None]] = []
 
         def hold(db: Connection) -> None:
-            for number in range(10):  # all of these go into the next commit
-                done.append(writer.submit(functools.partial(write, number)))
+            # All of these go into the next commit.
+            done.extend(writer.submit(functools.partial(write, number)) for number in range(10))
 
         def write(number: int, db: Connection) -> None:
             db.execute("INSERT INTO owner (id, slot, lease, until) VALUES (?, 1, 1, 1)", (str(number),))

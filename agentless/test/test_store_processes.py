@@ -193,6 +193,9 @@ children = []
 for index in range(1, 5):
     child = os.fork()
     if not child:
+        # Nothing of the parent's SQLite is open here: it would take the parent's locks for its own.
+        open_files = [os.path.realpath(f"/proc/self/fd/{each}") for each in os.listdir("/proc/self/fd")]
+        assert not [each for each in open_files if "samples.db" in each], open_files
         assert store.ask(request_of(), [0, 9]).result(20).waits == (9,)
         get(index)
         os._exit(0)
