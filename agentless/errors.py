@@ -16,6 +16,10 @@ Our own:
       BudgetExceededError      (RuntimeError)     not sent, the money is spent: .spent .reserved .asked
       UnsupportedLitellmError  (RuntimeError)     not sent, litellm's connections are not ours: .version
       UnwatchedReplyError      (RuntimeError)     litellm answered and no request was seen: perhaps paid for
+      StoreError               (RuntimeError)     the sample store cannot be used: .path .samples
+        StoreLockedError                          another process kept its lock for too long
+        StoreMissError         (LookupError)      replay, and there is no such sample: .key .differences
+        StoreVersionError                         it was written by a newer version: .found .supported
 
 litellm's own, by another road to the same classes (`agentless.errors.Timeout is litellm.Timeout`):
 
@@ -36,6 +40,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 if TYPE_CHECKING:
+    from agentless.litellm_errors import (
+        APIConnectionError,
+        APIError,
+        AuthenticationError,
+        BadRequestError,
+        ContentPolicyViolationError,
+        ContextWindowExceededError,
+        InternalServerError,
+        InvalidRequestError,
+        NotFoundError,
+        PermissionDeniedError,
+        RateLimitError,
+        ServiceUnavailableError,
+        Timeout,
+        UnprocessableEntityError,
+    )
     from agentless.llm.trajectory import Trajectory, Usage
 
 __all__ = [
@@ -61,6 +81,10 @@ __all__ = [
     "RedirectError",
     "SamplesIncompleteError",
     "ServiceUnavailableError",
+    "StoreError",
+    "StoreLockedError",
+    "StoreMissError",
+    "StoreVersionError",
     "StreamInterruptedError",
     "Timeout",
     "UnknownModelError",
@@ -287,6 +311,66 @@ class UnwatchedReplyError(AgentlessError, RuntimeError):
     """litellm answered, and our connection saw no request: it may have been paid for, more than once too."""
 
 
+class StoreError(AgentlessError, RuntimeError):
+    """The sample store cannot be opened, read or written; what is in it is as it was.
+
+    `path` is the store's, `samples` what was finished and paid for and could not be stored.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        /,
+        *,
+        path: str | Path | None = None,
+        samples: Iterable[Mapping[str, Any]] = (),
+    ) -> None:
+        super().__init__(message)
+        self.path = path
+        self.samples = tuple(samples)
+
+
+class StoreLockedError(StoreError):
+    """Another process held the store's lock for longer than a commit takes: it may have been stopped."""
+
+
+class StoreMissError(StoreError, LookupError):
+    """In replay nothing is sent, and the store does not have what was asked for.
+
+    `key` is the request's and `indexes` are the samples that are missing. `nearest` is the key of the
+    stored request that is most like it (`None`: none of this model), `differences` what they differ in,
+    one text a field.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        /,
+        *,
+        path: str | Path | None = None,
+        key: str = "",
+        indexes: Iterable[int] = (),
+        nearest: str | None = None,
+        differences: Iterable[str] = (),
+    ) -> None:
+        super().__init__(message, path=path)
+        self.key = key
+        self.indexes = tuple(indexes)
+        self.nearest = nearest
+        self.differences = tuple(differences)
+
+
+class StoreVersionError(StoreError):
+    """The store's version is `found`, this package knows those up to `supported`; nothing was changed."""
+
+    def __init__(
+        self, message: str, /, *, path: str | Path | None = None, found: int = 0, supported: int = 0
+    ) -> None:
+        super().__init__(message, path=path)
+        self.found = found
+        self.supported = supported
+
+
 def _rebuild(kind: type[AgentlessError], args: tuple[Any, ...]) -> Any:
     error = kind.__new__(kind, *args)
     error.args = args  # OSError's __new__ leaves them to __init__, which is not called here
@@ -318,73 +402,6 @@ def _travels(error: BaseException) -> bool:
         held = (*error.args, *(value for name, value in vars(error).items() if name != "__notes__"))
         return all(isinstance(value, str | int | float | bytes | None) for value in held)
     return kind in copyreg.dispatch_table  # litellm's, see failures.py
-
-
-if TYPE_CHECKING:
-    # litellm has no types of its own; these say what its classes are for callers who check theirs.
-    # test_errors.py holds them against litellm.
-
-    class APIError(Exception):
-        """The service failed in a way that has no class of its own; base of none of the others here."""
-
-        status_code: int
-        message: str
-        llm_provider: str
-        model: str | None
-
-    class APIConnectionError(Exception):
-        """The service could not be reached, or the connection broke."""
-
-        status_code: int
-        message: str
-        llm_provider: str
-        model: str | None
-
-    class Timeout(Exception):  # noqa: N818 - litellm's name
-        """The service did not answer in time (408)."""
-
-        status_code: int
-        message: str
-        llm_provider: str
-        model: str
-
-    class _StatusError(Exception):
-        status_code: int
-        message: str
-        llm_provider: str
-        model: str
-
-    class BadRequestError(_StatusError):
-        """Invalid request parameters (400)."""
-
-    class AuthenticationError(_StatusError):
-        """Invalid API key or credentials (401)."""
-
-    class PermissionDeniedError(_StatusError):
-        """The key may not do this (403)."""
-
-    class NotFoundError(_StatusError):
-        """No such model or endpoint (404)."""
-
-    class UnprocessableEntityError(_StatusError):
-        """The request is well formed and still refused (422)."""
-
-    class RateLimitError(_StatusError):
-        """Rate limit exceeded, or the quota used up (429)."""
-
-    class InternalServerError(_StatusError):
-        """The service failed (500)."""
-
-    class ServiceUnavailableError(_StatusError):
-        """Service temporarily unavailable (503)."""
-
-    class ContextWindowExceededError(BadRequestError):
-        """The service says that the prompt is too long."""
-
-    class ContentPolicyViolationError(BadRequestError):
-        """The service refuses the content."""
-
-    InvalidRequestError = BadRequestError
 
 
 def __getattr__(name: str) -> Any:

@@ -4,7 +4,7 @@ A field's description says what is allowed, in the words that an error uses.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -41,6 +41,7 @@ from agentless.values import (
     PRICE,
     SECONDS,
     SOME_SECONDS,
+    STORE_MODES,
     SWITCH,
     TEXT,
     Capability,
@@ -50,6 +51,7 @@ from agentless.values import (
     NotNegative,
     Positive,
     Table,
+    one_of,
     read_capabilities,
     read_effort,
     read_format,
@@ -297,3 +299,17 @@ class BudgetSettings(SettingsTable):
         if isinstance(settings, list):
             raise ConfigError.of(Problem(key_path(path), text) for path, text in settings)
         return settings
+
+
+class StoreSettings(SettingsTable):
+    """The `[store]` table: where samples are kept, and how runs use them (docs/store.md)."""
+
+    path: Name = Field(description="the path of a file")
+    mode: Annotated[str, one_of(*STORE_MODES)] = Field(
+        default="read_write", description=f"one of {listed(STORE_MODES)}"
+    )
+    repeat: Annotated[str, one_of("next", "same")] = Field(default="next", description='"next" or "same"')
+    durability: Annotated[str, one_of("process", "power")] = Field(
+        default="process", description='"process" or "power"'
+    )
+    recoverable: Literal[False] = Field(default=False, description="false: nothing can be looked up yet")

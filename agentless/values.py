@@ -9,12 +9,13 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, PlainValidator
 
 from agentless.frozen import FrozenDict, freeze
-from agentless.problems import Finding, Refusal, found, json_findings, listed
+from agentless.problems import Finding, Refusal, did_you_mean, found, json_findings, listed
 
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 """The words for a reasoning effort, least first."""
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+STORE_MODES = ("read_write", "replay", "refresh")
 _LEVEL_ALIASES = {"WARN": "WARNING", "FATAL": "CRITICAL"}
 
 
@@ -117,6 +118,17 @@ def read_level(value: str) -> str:
     if level not in LEVELS:
         raise ValueError(f"{found(value)}; allowed: one of {listed(LEVELS)}")
     return level
+
+
+def one_of(*words: str) -> AfterValidator:
+    """Reads one of these words."""
+
+    def read(value: str) -> str:
+        if value not in words:
+            raise ValueError(f"{found(value)}; allowed: one of {listed(words)}{did_you_mean(value, words)}")
+        return value
+
+    return AfterValidator(read)
 
 
 def read_format(value: str) -> str:

@@ -44,6 +44,9 @@ MEETING = {
 }
 """Pure in what they import of ours, though several threads or tasks meet in them."""
 
+ENGINE = {"connections", "files", "process", "reader", "sqlite", "ticker", "writer"}
+"""What of `agentless.store` is SQLite's, or a process's."""
+
 DOORS = {"agentless.llm.importing"}
 """Where litellm is imported; the rest get it from `importing.load`, and its inside by a row of `reaches`."""
 
@@ -121,6 +124,24 @@ def test_settings_and_errors_stand_below(name: str) -> None:
     """Config and errors import neither llm nor util, apart from types and litellm's names on demand."""
     assert not {found for found in needs(name, at_import=True) if in_package(found, "llm")}
     assert name == "agentless" or not {found for found in needs(name) if in_package(found, "util")}
+
+
+@pytest.mark.parametrize("name", [name for name in modules() if in_package(name, "store")])
+def test_the_store_knows_nothing_of_calls(name: str) -> None:
+    """It stands below sampling: of ours it imports errors and settings, and litellm never."""
+    below = {"agentless.errors", "agentless.settings"}
+    assert not {found for found in needs(name) if not in_package(found, "store")} - below - {"agentless"}
+
+
+@pytest.mark.parametrize("name", [name for name in modules() if in_package(name, "store")])
+def test_one_engine_knows_sqlite(name: str) -> None:
+    """What another engine shares with it neither knows SQLite nor waits."""
+    found = {each.split(".")[0] for each in imports(tree(name))}
+    assert "sqlite3" not in found or name == "agentless.store.connections"
+    pure = {"database", "differences", "keys", "leases", "rows", "schema"}
+    if name.rpartition(".")[2] in pure:
+        assert not found & {"asyncio", "threading", "queue", "fcntl", "concurrent", "sqlite3"}
+        assert not needs(name) & {f"agentless.store.{each}" for each in ENGINE}
 
 
 @pytest.mark.parametrize("name", [name for name in modules() if in_package(name, "loopback")])

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from agentless import errors
+from agentless import errors, litellm_errors
 from agentless.errors import (
     AgentlessError,
     BudgetExceededError,
@@ -24,6 +24,10 @@ from agentless.errors import (
     PromptTooLongError,
     RedirectError,
     SamplesIncompleteError,
+    StoreError,
+    StoreLockedError,
+    StoreMissError,
+    StoreVersionError,
     StreamInterruptedError,
     UnknownModelError,
     UnsupportedFeatureError,
@@ -56,6 +60,13 @@ EXAMPLES: list[tuple[AgentlessError, type[BaseException]]] = [
     (EmptyReplyError("nothing came"), RuntimeError),
     (UnsupportedLitellmError("not ours", version="1.999.0", supported=">=1.105.3"), RuntimeError),
     (UnwatchedReplyError("not seen"), RuntimeError),
+    (StoreError("the disk is full", path="samples.db", samples=[TRAJECTORY]), RuntimeError),
+    (StoreLockedError("locked", path="samples.db"), RuntimeError),
+    (
+        StoreMissError("not there", key="ab", indexes=[3], nearest="cd", differences=["options.top_p: 1"]),
+        LookupError,
+    ),
+    (StoreVersionError("too new", path="samples.db", found=9, supported=1), RuntimeError),
     (
         SamplesIncompleteError(
             "1 of 2", trajectories={0: TRAJECTORY}, failures={1: DeadlineExceededError("late", seconds=2.0)}
@@ -211,13 +222,8 @@ def test_names_of_litellm_are_its_classes() -> None:
 
 def test_declared_bases_are_those_of_litellm() -> None:
     """What type checkers are told of litellm's classes holds: each exists, with such bases among ours."""
-    tree = ast.parse(inspect.getsource(errors))
-    (block,) = [
-        node
-        for node in tree.body
-        if isinstance(node, ast.If) and any(isinstance(each, ast.ClassDef) for each in node.body)
-    ]
-    classes = [each for each in block.body if isinstance(each, ast.ClassDef)]
+    tree = ast.parse(inspect.getsource(litellm_errors))
+    classes = [each for each in tree.body if isinstance(each, ast.ClassDef)]
     declared = {each.name: [base.id for base in each.bases if isinstance(base, ast.Name)] for each in classes}
     public = {name for name in declared if not name.startswith("_")}
     assert public | {"InvalidRequestError"} == set(LITELLM)
