@@ -97,7 +97,8 @@ async def _raising(wrapper: Any, exchange: wire.Exchange) -> AsyncIterator[Any]:
         failure = error
     if failure is None:
         return
-    if exchange.is_unfinished and exchange.failure is None:  # 1.110 sees it, and calls it an overload
+    ended = exchange.is_unfinished or "ended before a finish_reason" in str(failure)
+    if ended and exchange.failure is None:  # 1.110 sees it, and calls it an overload
         raise wire.TruncatedStreamError(_CUT) from failure
     # Routes that send when the first piece is asked for hide a refusal in an error of the stream's middle.
     hidden = getattr(failure, "original_exception", None)
