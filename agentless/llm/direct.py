@@ -7,6 +7,7 @@ so is kept in a `Template`. `make sweep` holds the JSON, the address and the
 authentication of both doors against each other for every chat model of the registry.
 """
 
+import functools
 import hashlib
 import json
 import os
@@ -89,7 +90,7 @@ class Template:
         url, headers, data = write(self, messages)
         body = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
         said = HiddenValues({"accept": _accepts(self.streams), **_once(headers, self.extra_headers)})
-        return WireRequest(httpx.URL(url), said, body.encode())
+        return WireRequest(_parsed(url), said, body.encode())
 
     def takes(self, messages: list[dict[str, Any]]) -> bool:
         """Whether the reply to these is as it was asked for: litellm puts a begun answer before Claude's."""
@@ -109,6 +110,11 @@ class Template:
         plain = httpx.Headers(dict(headers))
         error = self.config.get_error_class(error_message=text, status_code=status, headers=plain)
         return mapped(error, self.model, self.provider)
+
+
+@functools.lru_cache(maxsize=64)
+def _parsed(url: str) -> httpx.URL:
+    return httpx.URL(url)
 
 
 def _once(headers: Mapping[str, str], own: Mapping[str, str]) -> dict[str, str]:

@@ -280,8 +280,6 @@ def _strip(request: httpx.Request) -> None:
     """Take out of a request that has gone out what may be a key; its address stays, its query does not."""
     kept = [(name, text) for name, text in request.headers.multi_items() if _is_public(name.lower())]
     request.headers = type(request.headers)(kept)
-    address = str(request.url)
-    shown = shown_url(address)
-    if shown is not None and shown != address:
-        request.url = type(request.url)(shown)
+    if request.url.userinfo or request.url.query or request.url.fragment:
+        request.url = type(request.url)(shown_url(str(request.url)) or "")
     request.extensions = {}  # `trace` leads to the attempt, and to its request as it was
