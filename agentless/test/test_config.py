@@ -66,6 +66,7 @@ def test_defaults_are_the_documented_ones(load: Load) -> None:
         "stream_timeout": 1000.0,
         "prompt_cache": False,
         "stream": False,
+        "inline_thinking": "split",
         "drop_params": True,
         "modify_params": True,
         "tools": (),

@@ -58,6 +58,7 @@ OPTIONAL: dict[str, st.SearchStrategy[Any]] = {
     "stream_timeout": st.floats(0.001, 1e6),
     "prompt_cache": st.booleans(),
     "stream": st.booleans(),
+    "inline_thinking": st.sampled_from(["split", "keep"]),
     "drop_params": st.booleans(),
     "modify_params": st.booleans(),
     "tools": tools,

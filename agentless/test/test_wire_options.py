@@ -300,14 +300,17 @@ def test_tool_calls_come_back(server: Loopback, make_model: MakeModel, way: Way,
     assert len({call["id"] for call in trajectory["tool_calls"]}) == 3
 
 
-def test_reasoning_comes_back(server: Loopback, make_model: MakeModel, provider: str) -> None:
-    """Reasoning that the provider tells apart is in its own field; inline `<think>` stays in the text."""
-    server.script(Reply("<think>x</think> 42", reasoning="Six times seven."))
+@pytest.mark.parametrize("inline", ["split", "keep"])
+def test_reasoning_comes_back(server: Loopback, make_model: MakeModel, provider: str, inline: str) -> None:
+    """Reasoning is in its own field, told apart by the provider or inline; `keep` leaves the latter in."""
     for stream in (False, True):
         server.script(Reply("<think>x</think> 42", reasoning="Six times seven."))
-        [trajectory] = make_model(provider, stream=stream).codegen("hi")
-        assert trajectory["response"] == "<think>x</think> 42"
-        assert trajectory["reasoning"] == "Six times seven."
+        [trajectory] = make_model(provider, stream=stream, inline_thinking=inline).codegen("hi")
+        told = (trajectory["response"], trajectory["reasoning"])
+        if inline == "split":
+            assert told == ("42", "Six times seven.x")
+        else:
+            assert told == ("<think>x</think> 42", "Six times seven.")
 
 
 def test_opposite_settings_side_by_side(server: Loopback) -> None:
