@@ -27,6 +27,8 @@ class Splitter:
         if event.finish_reason:
             rest, more = sample.end()
             text, reasoning = text + rest, reasoning + more
+        if not reasoning and text == event.text:
+            return event  # as nearly all are
         return replace(event, text=text, reasoning=event.reasoning + reasoning)
 
     def rest(self) -> Iterator[Event]:
