@@ -62,8 +62,8 @@ CASES: tuple[tuple[str, Any, Mapping[str, Any]], ...] = (
 )
 
 MAY_DIFFER = frozenset({("azure_ai", "extra_headers")})
-"""Fields of a provider's body that need not be the same: litellm (1.105.3, 1.110.2) writes the caller's headers
-into Azure AI's, keys and all."""
+"""Fields of a provider's body that need not be the same: litellm (1.105.3 to 1.110.2) writes the caller's
+headers into Azure AI's, keys and all."""
 
 SAME_HEADERS = (
     "authorization",
