@@ -158,7 +158,7 @@ class Guard:
                     f"look for one that is stopped (fuser {self.path})",
                     path=self._store,
                 )
-            time.sleep(pause)
+            time.sleep(pause)  # between two tries; `patience` bounds them all
             pause = min(pause * 1.5, 0.005)
 
 

@@ -34,7 +34,7 @@ threads = [threading.Thread(target=work, daemon=True) for work in (make, quote, 
 for thread in threads:
     thread.start()
 for trial in range(int(sys.argv[1])):
-    time.sleep(0.003 * (trial % 5))
+    time.sleep(0.003 * (trial % 5))  # so that forks meet the threads at different places
     child = os.fork()
     if child == 0:
         signal.alarm(20)  # ends a child that hangs
